@@ -10,7 +10,8 @@ const coreIsPure = {
         patterns: [
           {
             regex: '^(?!\\.{1,2}/|node:assert$)',
-            message: 'core/ imports only core/ and node:assert: what it needs from the world comes in as an event.',
+            message:
+              'core/ imports only core/ and node:assert: what it needs from the world comes in as an event.',
           },
           {
             regex: '^(\\.\\./)+(datapath|volume|plugins|catalogue|cluster|daemon|cli|web|rpc|test|bench)/',
@@ -52,7 +53,10 @@ export default tseslint.config(
       '@typescript-eslint/switch-exhaustiveness-check': 'error',
       '@typescript-eslint/consistent-type-imports': ['error', { fixStyle: 'inline-type-imports' }],
       // Numbers in messages are what an operator reads.
-      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true, allowBoolean: true }],
+      '@typescript-eslint/restrict-template-expressions': [
+        'error',
+        { allowNumber: true, allowBoolean: true },
+      ],
       // Interfaces that are asynchronous in one implementation are so in all.
       '@typescript-eslint/require-await': 'off',
       // The compiler's noUncheckedIndexedAccess makes a checked `!` after a bounds test the readable form.

@@ -66,7 +66,8 @@ export const byteLength = (value: number): ByteLength => natural(value, 'a byte 
 /** Checks and brands. @throws RangeError */
 export const epoch = (value: number): Epoch => natural(value, 'an epoch') as Epoch
 /** Checks and brands. @throws RangeError */
-export const sessionNumber = (value: number): SessionNumber => natural(value, 'a session number') as SessionNumber
+export const sessionNumber = (value: number): SessionNumber =>
+  natural(value, 'a session number') as SessionNumber
 /** Checks and brands. @throws RangeError */
 export const sequence = (value: number): Sequence => natural(value, 'a sequence') as Sequence
 /** Brands; durations may be fractions. */

@@ -1,0 +1,173 @@
+/**
+ * Every way in which XOSAN can say no. One table: the sentence for the operator, what XOSAN does next, and
+ * whether the same request can succeed later without anybody changing anything.
+ */
+
+interface ErrorEntry {
+  /** One sentence for the operator; `{name}` is replaced by the parameter of that name. */
+  readonly sentence: string
+  /** What XOSAN does next, or what the operator should do. */
+  readonly next: string
+  /** True when repeating the same request later may succeed. */
+  readonly retriable: boolean
+}
+
+export const ERRORS = {
+  // -- the right to write ---------------------------------------------------------------------------------------
+  EPOCH_STALE: {
+    sentence: 'The request carries epoch {epoch}, but this replica has accepted epoch {accepted}.',
+    next: 'The sender stops writing and opens the volume again if the record still names it.',
+    retriable: false,
+  },
+  SESSION_STALE: {
+    sentence: 'The request belongs to session {session}, but session {current} is the open one.',
+    next: 'The sender opens a new session and sends its unanswered writes again.',
+    retriable: false,
+  },
+  SEQUENCE_BROKEN: {
+    sentence: 'A change numbered {sequence} arrived where {expected} was due.',
+    next: 'The session is closed; the sender opens a new one and sends its unanswered writes again.',
+    retriable: false,
+  },
+  ACTIVATED_ON_ANOTHER_HOST: {
+    sentence: 'Volume {volume} is active on host {host}.',
+    next: 'Deactivate it there first, or wait until that host is known to be dead.',
+    retriable: true,
+  },
+  NO_REPLICA_REACHABLE: {
+    sentence: 'No in-sync replica of volume {volume} can be reached: {reason}.',
+    next: 'The volume waits. Start a host that holds an in-sync replica (see `xosan volume show`).',
+    retriable: true,
+  },
+  DEADLINE_EXCEEDED: {
+    sentence: '{what} did not finish within {deadlineMs} ms.',
+    next: 'Try again; see `xosan status` for what is slow or away.',
+    retriable: true,
+  },
+  // -- replicas -------------------------------------------------------------------------------------------------
+  REPLICA_GONE: {
+    sentence: 'The replica {replica} of volume {volume} is not here: {reason}.',
+    next: 'The primary gives this host a new replica and copies it in full.',
+    retriable: false,
+  },
+  REPLICA_LOCKED: {
+    sentence: 'The files of {path} are in use by another process.',
+    next: 'Only one datapath process may serve a replica; end the other one.',
+    retriable: true,
+  },
+  REPLICA_CORRUPT: {
+    sentence: 'The replica file {path} is damaged: {reason}.',
+    next: 'The replica is taken out and copied anew from another host.',
+    retriable: false,
+  },
+  STORE_MISSING: {
+    sentence: 'The store of SR {sr} is not at {path}: {reason}.',
+    next: 'Mount the file system that holds it; nothing is written until its id is found.',
+    retriable: true,
+  },
+  DISK_FAILED: {
+    sentence: 'The disk below {path} failed: {reason}.',
+    next: 'The replica on this host is out; others serve. Replace the disk.',
+    retriable: false,
+  },
+  NO_SPACE: {
+    sentence: 'There is not enough space: {needed} bytes are needed, {free} are free.',
+    next: 'Free space or add a host.',
+    retriable: true,
+  },
+  // -- coordinator ----------------------------------------------------------------------------------------------
+  COORDINATOR_UNAVAILABLE: {
+    sentence: 'The coordinator cannot be reached: {reason}.',
+    next: 'Healthy volumes go on; changes of membership wait until it is back.',
+    retriable: true,
+  },
+  COORDINATOR_OUTCOME_UNKNOWN: {
+    sentence: 'The coordinator did not say whether it made the change: {reason}.',
+    next: 'The change is made again until its outcome is certain.',
+    retriable: true,
+  },
+  COORDINATOR_COMPACTED: {
+    sentence: 'The history after revision {revision} is no longer kept.',
+    next: 'The watcher reads everything anew.',
+    retriable: true,
+  },
+  RECORD_INVALID: {
+    sentence: 'The record {key} cannot be understood: {reason}.',
+    next: 'Nothing is changed. It may have been written by a newer version: upgrade this host.',
+    retriable: false,
+  },
+  // -- requests -------------------------------------------------------------------------------------------------
+  INVALID_ARGUMENT: {
+    sentence: '{what} is not valid: {reason}.',
+    next: 'Correct it and call again.',
+    retriable: false,
+  },
+  OUT_OF_RANGE: {
+    sentence: 'Bytes {offset} to {end} are outside of the volume of {size} bytes.',
+    next: 'The request is refused; the volume is unchanged.',
+    retriable: false,
+  },
+  READ_ONLY: {
+    sentence: 'This connection may not change the volume.',
+    next: 'The request is refused; the volume is unchanged.',
+    retriable: false,
+  },
+  UNSUPPORTED: {
+    sentence: '{what} is not supported: {reason}.',
+    next: 'See the documentation for what is.',
+    retriable: false,
+  },
+  // -- daemon ---------------------------------------------------------------------------------------------------
+  DAEMON_UNREACHABLE: {
+    sentence: 'xosand does not answer on {path}: {reason}.',
+    next: 'See `systemctl status xosand`; running VMs are not affected.',
+    retriable: true,
+  },
+  PEER_UNREACHABLE: {
+    sentence: 'Host {host} does not answer: {reason}.',
+    next: 'Check that host and the network between; replicas on other hosts serve meanwhile.',
+    retriable: true,
+  },
+  PROTOCOL_VIOLATION: {
+    sentence: 'The other side broke the protocol: {reason}.',
+    next: 'The connection is closed; nothing else is affected.',
+    retriable: false,
+  },
+  INTERNAL: {
+    sentence: 'XOSAN itself went wrong: {reason}.',
+    next: 'Please report it with the log of xosand and the datapath processes.',
+    retriable: false,
+  },
+} as const satisfies Record<string, ErrorEntry>
+
+export type ErrorCode = keyof typeof ERRORS
+export type ErrorParameters = Readonly<Record<string, string | number | boolean>>
+
+/** An error with a code of the table above. `message` is the sentence with its parameters filled in. */
+export class XosanError extends Error {
+  readonly code: ErrorCode
+  readonly parameters: ErrorParameters
+
+  constructor(code: ErrorCode, parameters: ErrorParameters = {}, options?: ErrorOptions) {
+    super(sentenceOf(code, parameters), options)
+    this.name = 'XosanError'
+    this.code = code
+    this.parameters = parameters
+  }
+
+  get retriable(): boolean {
+    return ERRORS[this.code].retriable
+  }
+}
+
+/** The operator's sentence of a code. Parameters that are missing show as their name. */
+export function sentenceOf(code: ErrorCode, parameters: ErrorParameters): string {
+  return ERRORS[code].sentence.replace(/\{(\w+)\}/g, (_, name: string) => String(parameters[name] ?? name))
+}
+
+/** True when an error carries this code. */
+export const hasCode = (error: unknown, code: ErrorCode): error is XosanError =>
+  error instanceof XosanError && error.code === code
+
+/** The text of anything that was thrown. */
+export const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
