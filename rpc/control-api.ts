@@ -1,0 +1,86 @@
+/** What xosand answers on its control socket to the `xosan` command and to the SMAPIv3 entry scripts. */
+import { z } from 'zod'
+import { bytes, count, epochNumber, hostId, replicaId, srId, volumeKey } from './identifiers.ts'
+
+const hostSummary = z.object({
+  uuid: hostId,
+  name: z.string(),
+  address: z.string(),
+  /** Whether its xosand answers. */
+  state: z.enum(['up', 'down']),
+  /** Space of its stores, as last reported, in bytes. */
+  total: bytes,
+  free: bytes,
+})
+export type HostSummary = z.infer<typeof hostSummary>
+
+const replicaSummary = z.object({
+  host: hostId,
+  hostName: z.string(),
+  replica: replicaId,
+  state: z.enum(['in-sync', 'stale', 'rebuilding']),
+  /** Bytes of the resync under way and those done; both 0 when none is. */
+  totalBytes: bytes,
+  doneBytes: bytes,
+})
+
+const volumeSummary = z.object({
+  sr: srId,
+  key: volumeKey,
+  name: z.string(),
+  size: bytes,
+  /** Space that its replica on this host takes, or null when that is not known here. */
+  physical: bytes.nullable(),
+  /** The host that serves it, or null when it is closed. */
+  primary: hostId.nullable(),
+  epoch: epochNumber,
+  /** `unknown` when the primary's datapath process cannot be asked. */
+  state: z.enum(['closed', 'opening', 'serving', 'holding', 'closing', 'unknown']),
+  /** Why I/O waits, while it does. */
+  holding: z.string().optional(),
+  replicas: z.array(replicaSummary),
+})
+export type VolumeSummary = z.infer<typeof volumeSummary>
+
+const srSummary = z.object({ sr: srId, name: z.string(), copies: count, volumes: count })
+
+/** Method name -> schemas of its parameters and its result. */
+export const controlApi = {
+  status: {
+    params: z.object({}),
+    result: z.object({
+      host: z.object({ uuid: hostId, name: z.string(), address: z.string() }),
+      pid: count,
+      version: z.string(),
+      coordinator: z.object({ reachable: z.boolean(), revision: count, catalogueRevision: count }),
+      datapaths: z.array(z.object({ index: count, up: z.boolean(), pid: count.nullable(), volumes: count })),
+      srs: z.array(srSummary),
+      /** What needs an administrator's eye, as sentences. */
+      warnings: z.array(z.string()),
+    }),
+  },
+  'host.ls': { params: z.object({}), result: z.array(hostSummary) },
+  'volume.ls': { params: z.object({ sr: srId.optional() }), result: z.array(volumeSummary) },
+  'volume.show': { params: z.object({ volume: volumeKey }), result: volumeSummary },
+  /** Starts to bring the volume's stale replicas up to date; `volume.show` tells how far it is. */
+  'volume.resync': { params: z.object({ volume: volumeKey }), result: z.null() },
+  /**
+   * One SMAPIv3 call. The result is a pair: the exit code, and the JSON value to print. In that order at the end of
+   * the response the entry script, which cannot afford a JSON parser, finds both by position.
+   */
+  'smapi.call': {
+    params: z.object({
+      plugin: z.enum(['volume', 'datapath']),
+      /** Base name of the entry script, e.g. `SR.create`. */
+      name: z.string().max(100),
+      /** What followed it on the command line. */
+      arguments: z.array(z.string()).max(1000),
+      stdin: z.string(),
+    }),
+    result: z.tuple([z.union([z.literal(0), z.literal(1)]), z.json()]),
+  },
+} as const
+
+export type ControlMethod = keyof typeof controlApi
+export type ControlParams<M extends ControlMethod> = z.input<(typeof controlApi)[M]['params']>
+export type ControlResult<M extends ControlMethod> = z.output<(typeof controlApi)[M]['result']>
