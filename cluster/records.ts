@@ -1,0 +1,160 @@
+/** The records beside those of volumes: hosts, SRs, stores, tombstones. `keys.ts` says where each lives. */
+import { z } from 'zod'
+import {
+  type ByteLength,
+  type HostId,
+  type ReplicaId,
+  type SrId,
+  type StoreId,
+  type VolumeKey,
+} from '../core/units.ts'
+import {
+  byteLengthSchema,
+  hostIdSchema,
+  replicaIdSchema,
+  srIdSchema,
+  storeIdSchema,
+  volumeKeySchema,
+} from './ids.ts'
+import { canonicalJson, parseRecord } from './record-text.ts'
+
+/** Where a host can be reached. */
+export interface HostRecord {
+  readonly version: 1
+  readonly host: HostId
+  readonly name: string
+  /** IP address or name that the other hosts connect to. */
+  readonly address: string
+  readonly ports: {
+    /** Of xosand, for the other hosts. */
+    readonly peer: number
+    /** Control port of each datapath process, by its index. */
+    readonly datapath: readonly number[]
+    /** NBD port of each datapath process, by its index. */
+    readonly nbd: readonly number[]
+  }
+  /** How many datapath processes the host runs; a volume's key selects one (`core/placement/datapath-index.ts`). */
+  readonly datapaths: number
+}
+
+/** How much of each store stays free when new volumes are placed. */
+export type HeadroomRecord =
+  { readonly unit: 'fraction'; readonly amount: number } | { readonly unit: 'bytes'; readonly amount: number }
+
+/** An SR and what its creator chose. */
+export interface SrRecord {
+  readonly version: 1
+  readonly sr: SrId
+  readonly name: string
+  readonly description: string
+  /** Raised when the SR is recovered from what is left of it; a lower one is quarantined on contact. */
+  readonly generation: number
+  readonly configuration: {
+    /** Directory of an existing file system on every host; absent: the host's own default. */
+    readonly path?: string
+    /** Replicas that each volume should have. */
+    readonly copies: number
+    readonly headroom: HeadroomRecord
+  }
+  readonly hosts: readonly HostId[]
+  readonly createdBy: HostId
+}
+
+/** A host's data directory for an SR. */
+export interface StoreRecord {
+  readonly version: 1
+  readonly host: HostId
+  readonly store: StoreId
+  readonly directory: string
+  /** Of the file system, in bytes, as the host last reported it. */
+  readonly space: { readonly total: ByteLength; readonly free: ByteLength }
+}
+
+/** Allows a host to delete the files of exactly one replica. */
+export interface TombstoneRecord {
+  readonly version: 1
+  readonly volume: VolumeKey
+  readonly host: HostId
+  readonly replica: ReplicaId
+}
+
+/** More datapath processes than this would not fit into the memory of a dom0. */
+const DATAPATHS_MAX = 64
+
+const portSchema = z.int().min(1).max(65_535)
+const pathSchema = z.string().startsWith('/').max(4096)
+const nameSchema = z.string()
+
+const hostSchema = z
+  .strictObject({
+    version: z.literal(1),
+    host: hostIdSchema,
+    name: nameSchema,
+    address: z.string().min(1).max(255),
+    ports: z.strictObject({
+      peer: portSchema,
+      datapath: z.array(portSchema),
+      nbd: z.array(portSchema),
+    }),
+    datapaths: z.int().min(1).max(DATAPATHS_MAX),
+  })
+  .refine(
+    ({ datapaths, ports }) => ports.datapath.length === datapaths && ports.nbd.length === datapaths,
+    'not one port of each kind for every datapath process'
+  ) satisfies z.ZodType<HostRecord>
+
+const srSchema = z.strictObject({
+  version: z.literal(1),
+  sr: srIdSchema,
+  name: nameSchema,
+  description: z.string(),
+  generation: z.int().min(1),
+  configuration: z.strictObject({
+    path: pathSchema.exactOptional(),
+    copies: z.int().min(1),
+    headroom: z.discriminatedUnion('unit', [
+      z.strictObject({ unit: z.literal('fraction'), amount: z.number().min(0).lt(1) }),
+      z.strictObject({ unit: z.literal('bytes'), amount: z.int().min(0) }),
+    ]),
+  }),
+  hosts: z.array(hostIdSchema),
+  createdBy: hostIdSchema,
+}) satisfies z.ZodType<SrRecord>
+
+const storeSchema = z.strictObject({
+  version: z.literal(1),
+  host: hostIdSchema,
+  store: storeIdSchema,
+  directory: pathSchema,
+  space: z.strictObject({ total: byteLengthSchema, free: byteLengthSchema }),
+}) satisfies z.ZodType<StoreRecord>
+
+const tombstoneSchema = z.strictObject({
+  version: z.literal(1),
+  volume: volumeKeySchema,
+  host: hostIdSchema,
+  replica: replicaIdSchema,
+}) satisfies z.ZodType<TombstoneRecord>
+
+/** Parses a record found under a key. @throws RECORD_INVALID; so do all below */
+export const parseHostRecord = (key: string, text: string): HostRecord => parseRecord(hostSchema, key, text)
+export const parseSrRecord = (key: string, text: string): SrRecord => parseRecord(srSchema, key, text)
+export const parseStoreRecord = (key: string, text: string): StoreRecord =>
+  parseRecord(storeSchema, key, text)
+export const parseTombstoneRecord = (key: string, text: string): TombstoneRecord =>
+  parseRecord(tombstoneSchema, key, text)
+
+/** The canonical text of a record. @throws RECORD_INVALID rather than write what no host could read; so do all below */
+export const serialiseHostRecord = (key: string, record: HostRecord): string =>
+  serialise(hostSchema, key, record)
+export const serialiseSrRecord = (key: string, record: SrRecord): string => serialise(srSchema, key, record)
+export const serialiseStoreRecord = (key: string, record: StoreRecord): string =>
+  serialise(storeSchema, key, record)
+export const serialiseTombstoneRecord = (key: string, record: TombstoneRecord): string =>
+  serialise(tombstoneSchema, key, record)
+
+function serialise(schema: z.ZodType, key: string, record: object): string {
+  const text = canonicalJson(record)
+  parseRecord(schema, key, text)
+  return text
+}
