@@ -1,0 +1,199 @@
+/**
+ * Open: how a host gets the right to serve a volume.
+ *
+ * 1. It reserves a new highest epoch in the record. Whoever reserved before and has not finished is overtaken, so a
+ *    contender that died blocks nobody.
+ * 2. It asks every in-sync replica to accept the epoch. A replica that owes a promise to a live primary refuses; one
+ *    that accepts will never again serve a lower epoch.
+ * 3. It takes the volume by compare-and-swap on the condition that its reservation still stands. In-sync replicas
+ *    that did not accept are in-sync no longer.
+ *
+ * What happens when a step fails: after 1, nothing; a higher reservation replaces it. After 2, a live primary at the
+ * old epoch finds its writes refused and opens itself again. After 3, the record names this host, which finds
+ * that out when it comes back and goes on from there.
+ */
+import { type Epoch, type HostId, type Millis, type ReplicaId, epoch as toEpoch } from '../units.ts'
+import { type AcceptAnswer, type Purpose } from './messages.ts'
+import { RecordKeeper, changeRecord } from './record-keeper.ts'
+import { type Silent, type Steps, acceptAll, fraction, now, readRecord, uuid, wait } from './steps.ts'
+import { type MirrorTiming } from './timing.ts'
+import { inSyncReplicas, reserveEpoch, takeVolume } from './volume-change.ts'
+import { type VolumeState } from './volume-record.ts'
+
+export type OpenOutcome =
+  | {
+      readonly kind: 'opened'
+      readonly keeper: RecordKeeper
+      /** What each replica that accepted said, those that are in-sync at the new epoch only. */
+      readonly accepted: ReadonlyMap<ReplicaId, AcceptAnswer & { kind: 'accepted' }>
+    }
+  | { readonly kind: 'active-elsewhere'; readonly host: HostId }
+  | { readonly kind: 'missing' }
+  | { readonly kind: 'deadline'; readonly reason: string }
+  /** Refused for a reason that waiting does not mend. */
+  | { readonly kind: 'refused'; readonly reason: string }
+
+export interface OpenOptions {
+  readonly host: HostId
+  readonly purpose: Purpose
+  /** Moment (of the driver's clock) after which no new attempt begins; infinite for a primary that re-opens. */
+  readonly deadline: Millis
+  readonly timing: MirrorTiming
+  /** True once the attempt is to end: the volume is being closed. */
+  readonly cancelled: () => boolean
+}
+
+type Answers = ReadonlyMap<ReplicaId, AcceptAnswer | Silent>
+
+export function* openVolume(options: OpenOptions): Steps<OpenOutcome> {
+  const { host, timing } = options
+  let reason = 'the coordinator did not answer'
+  for (let attempt = 0; ; attempt++) {
+    if (options.cancelled()) return { kind: 'deadline', reason: 'the attempt was ended' }
+    if (attempt > 0 && (yield* now()) >= options.deadline) return { kind: 'deadline', reason }
+    if (attempt > 0) yield* backOff(attempt, timing)
+
+    const reserved = yield* reserve(options)
+    if (reserved.kind === 'again') {
+      reason = reserved.reason
+      continue
+    }
+    if (reserved.kind !== 'reserved') return reserved
+
+    const { keeper, epoch, voidUpTo } = reserved
+    const replicas = inSyncReplicas(keeper.state)
+    const request = { state: keeper.state, epoch, voidUpTo, purpose: options.purpose }
+    let answers: Answers = yield* acceptAll(replicas, request)
+    const promised = longestPromise(answers)
+    if (promised !== null) {
+      // A live primary renews its promises; a dead one's run out. Wait this one out once and see which it is.
+      const until = (yield* now()) + promised.remainingMs
+      if (promised.remainingMs > freshPromise(timing) || until > options.deadline) {
+        return { kind: 'active-elsewhere', host: promised.holder ?? keeper.state.primary ?? host }
+      }
+      yield* wait(promised.remainingMs)
+      answers = yield* acceptAll(replicas, request)
+      const again = longestPromise(answers)
+      if (again !== null) {
+        if (again.holder !== null) return { kind: 'active-elsewhere', host: again.holder }
+        reason = 'a replica still owes a promise'
+        continue
+      }
+    }
+
+    const verdict = mayTake(keeper.state, answers)
+    if (verdict !== 'yes') {
+      reason = verdict
+      continue
+    }
+    const taken = yield* take(keeper, options, epoch, answers)
+    if (taken) return { kind: 'opened', keeper, accepted: acceptedIn(keeper.state, answers) }
+    reason = 'another host reserved a higher epoch'
+  }
+}
+
+/**
+ * A promise that has more than this left was renewed a moment ago: its holder lives. Three heartbeats may have been
+ * lost or late before that is doubted.
+ */
+const freshPromise = (timing: MirrorTiming): number => timing.promiseTimeMs - 3 * timing.heartbeatIntervalMs
+
+function* backOff(attempt: number, timing: MirrorTiming): Steps<void> {
+  const steps = Math.min(2 ** attempt, 16)
+  // Contenders must not march in step, or each would overtake the other for ever.
+  yield* wait((timing.retryDelayMs * steps * (0.5 + (yield* fraction()))) as Millis)
+}
+
+type Reserved =
+  | { readonly kind: 'reserved'; readonly keeper: RecordKeeper; readonly epoch: Epoch; readonly voidUpTo: Epoch }
+  | { readonly kind: 'again'; readonly reason: string }
+  | Exclude<OpenOutcome, { kind: 'opened' }>
+
+function* reserve(options: OpenOptions): Steps<Reserved> {
+  const read = yield* readRecord()
+  if (read.kind === 'missing') return { kind: 'missing' }
+  if (read.kind === 'unavailable') return { kind: 'again', reason: read.reason }
+  if (read.state.operation !== undefined) {
+    return { kind: 'refused', reason: `the volume is ${read.state.operation.kind}` }
+  }
+  const keeper = new RecordKeeper(read.state, read.revision)
+  if (options.purpose === 'maintenance' && read.state.primary !== null && read.state.primary !== options.host) {
+    return { kind: 'active-elsewhere', host: read.state.primary }
+  }
+  const operation = yield* uuid()
+  const outcome = yield* changeRecord(keeper, {
+    decide: state => (state.operation === undefined ? reserveEpoch(state, options.host, operation) : null),
+    isDone: state => state.reserved.operation === operation,
+    mayGiveUp: () => true,
+    retryDelayMs: options.timing.retryDelayMs,
+  })
+  if (outcome.kind === 'missing') return { kind: 'missing' }
+  if (outcome.kind === 'refused') return { kind: 'refused', reason: 'the volume is being deleted' }
+  if (outcome.kind === 'given-up') return { kind: 'again', reason: outcome.reason }
+  const { state } = keeper
+  const { epoch } = state.reserved
+  // Once this epoch is reserved no lower one can be taken any more. So the only promise that may still bind is that
+  // of the primary in the record, and if that is nobody or this host, none does.
+  const owner = state.primary
+  const voidUpTo = owner === null || owner === options.host ? epoch - 1 : Math.max(state.epoch - 1, 0)
+  return { kind: 'reserved', keeper, epoch, voidUpTo: toEpoch(voidUpTo) }
+}
+
+function longestPromise(answers: Answers): (AcceptAnswer & { kind: 'promised' }) | null {
+  let longest: (AcceptAnswer & { kind: 'promised' }) | null = null
+  for (const answer of answers.values()) {
+    if (answer.kind !== 'promised') continue
+    if (longest === null || answer.remainingMs > longest.remainingMs) longest = answer
+  }
+  return longest
+}
+
+/**
+ * Whether the answers are enough to take the volume; else why not.
+ *
+ * One in-sync replica is enough to have every acknowledged write. But if every one that answered may have lost
+ * un-flushed writes in a power cut, a silent one may still hold them: then the volume waits for it.
+ */
+export function mayTake(state: VolumeState, answers: Answers): 'yes' | string {
+  const inSync = inSyncReplicas(state)
+  const accepted = inSync.map(({ replica }) => answers.get(replica)).filter(answer => answer?.kind === 'accepted')
+  for (const answer of answers.values()) {
+    if (answer.kind === 'higher-epoch') return 'another host reserved a higher epoch'
+  }
+  if (accepted.length === 0) {
+    const reasons = inSync.map(({ replica, host }) => `${host}: ${describe(answers.get(replica))}`)
+    return `no in-sync replica accepted (${reasons.join('; ')})`
+  }
+  const whole = accepted.some(answer => !answer.mayHaveLost)
+  if (!whole && accepted.length < inSync.length) {
+    return 'the replicas that answered lost power, and one that is away may hold writes that they lost'
+  }
+  return 'yes'
+}
+
+function describe(answer: AcceptAnswer | Silent | undefined): string {
+  if (answer === undefined) return 'not asked'
+  return 'reason' in answer ? `${answer.kind}, ${answer.reason}` : answer.kind
+}
+
+function acceptedIn(state: VolumeState, answers: Answers) {
+  const accepted = new Map<ReplicaId, AcceptAnswer & { kind: 'accepted' }>()
+  for (const { replica } of inSyncReplicas(state)) {
+    const answer = answers.get(replica)
+    if (answer?.kind === 'accepted') accepted.set(replica, answer)
+  }
+  return accepted
+}
+
+function* take(keeper: RecordKeeper, options: OpenOptions, epoch: Epoch, answers: Answers): Steps<boolean> {
+  const accepted = new Set<ReplicaId>()
+  for (const [replica, answer] of answers) if (answer.kind === 'accepted') accepted.add(replica)
+  const outcome = yield* changeRecord(keeper, {
+    // The primary of before may have changed the membership meanwhile, so the answers are weighed again.
+    decide: state => (mayTake(state, answers) === 'yes' ? takeVolume(state, options.host, epoch, accepted) : null),
+    isDone: state => state.primary === options.host && state.epoch === epoch,
+    mayGiveUp: () => options.cancelled(),
+    retryDelayMs: options.timing.retryDelayMs,
+  })
+  return outcome.kind === 'changed'
+}
