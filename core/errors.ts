@@ -96,6 +96,26 @@ export const ERRORS = {
     next: 'Nothing is changed. It may have been written by a newer version: upgrade this host.',
     retriable: false,
   },
+  DATABASE_DAMAGED: {
+    sentence: 'The database {path} is damaged: {reason}.',
+    next: 'A catalogue is set aside and filled anew from the coordinator; a coordinator must be recovered.',
+    retriable: false,
+  },
+  DATABASE_FOREIGN: {
+    sentence: 'The database {path} cannot be used by this version: {reason}.',
+    next: 'Nothing is changed. Upgrade this host, or correct the path.',
+    retriable: false,
+  },
+  COORDINATOR_FOREIGN: {
+    sentence: 'This is not the coordinator that this host has followed: {reason}.',
+    next: 'The catalogue keeps what it knows and follows nothing. Connect the right coordinator, or recover the SR.',
+    retriable: false,
+  },
+  TOO_FEW_HOSTS: {
+    sentence: '{copies} replicas need as many hosts with a store, but there are {hosts}.',
+    next: 'Start or add hosts, or ask for fewer copies.',
+    retriable: true,
+  },
   // -- requests -------------------------------------------------------------------------------------------------
   INVALID_ARGUMENT: {
     sentence: '{what} is not valid: {reason}.',
