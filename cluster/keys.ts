@@ -14,7 +14,7 @@
  */
 import { XosanError } from '../core/errors.ts'
 import { type HostId, type ReplicaId, type SrId, type VolumeKey } from '../core/units.ts'
-import { isUuid } from './ids.ts'
+import { volumeKey } from '../rpc/identifiers.ts'
 
 /** What a key names. `other`: a key of a newer version, or a mistake. */
 export type ParsedKey =
@@ -78,6 +78,9 @@ export function parseKey(key: string): ParsedKey {
   }
   return { kind: 'other' }
 }
+
+/** All ids have one spelling, that of a volume's key. */
+const isUuid = (text: string): boolean => volumeKey.safeParse(text).success
 
 const isId = (text: string | undefined): text is string => text !== undefined && isUuid(text)
 

@@ -8,14 +8,7 @@ import {
   type StoreId,
   type VolumeKey,
 } from '../core/units.ts'
-import {
-  byteLengthSchema,
-  hostIdSchema,
-  replicaIdSchema,
-  srIdSchema,
-  storeIdSchema,
-  volumeKeySchema,
-} from './ids.ts'
+import { bytes, hostId, replicaId, srId, storeId, volumeKey } from '../rpc/identifiers.ts'
 import { canonicalJson, parseRecord } from './record-text.ts'
 
 /** Where a host can be reached. */
@@ -88,7 +81,7 @@ const nameSchema = z.string()
 const hostSchema = z
   .strictObject({
     version: z.literal(1),
-    host: hostIdSchema,
+    host: hostId,
     name: nameSchema,
     address: z.string().min(1).max(255),
     ports: z.strictObject({
@@ -105,7 +98,7 @@ const hostSchema = z
 
 const srSchema = z.strictObject({
   version: z.literal(1),
-  sr: srIdSchema,
+  sr: srId,
   name: nameSchema,
   description: z.string(),
   generation: z.int().min(1),
@@ -117,23 +110,23 @@ const srSchema = z.strictObject({
       z.strictObject({ unit: z.literal('bytes'), amount: z.int().min(0) }),
     ]),
   }),
-  hosts: z.array(hostIdSchema),
-  createdBy: hostIdSchema,
+  hosts: z.array(hostId),
+  createdBy: hostId,
 }) satisfies z.ZodType<SrRecord>
 
 const storeSchema = z.strictObject({
   version: z.literal(1),
-  host: hostIdSchema,
-  store: storeIdSchema,
+  host: hostId,
+  store: storeId,
   directory: pathSchema,
-  space: z.strictObject({ total: byteLengthSchema, free: byteLengthSchema }),
+  space: z.strictObject({ total: bytes, free: bytes }),
 }) satisfies z.ZodType<StoreRecord>
 
 const tombstoneSchema = z.strictObject({
   version: z.literal(1),
-  volume: volumeKeySchema,
-  host: hostIdSchema,
-  replica: replicaIdSchema,
+  volume: volumeKey,
+  host: hostId,
+  replica: replicaId,
 }) satisfies z.ZodType<TombstoneRecord>
 
 /** Parses a record found under a key. @throws RECORD_INVALID; so do all below */

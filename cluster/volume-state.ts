@@ -1,48 +1,38 @@
 import { z } from 'zod'
 import { type VolumeInfo, type VolumeState } from '../core/mirror/volume-record.ts'
 import { BLOCK_BYTES } from '../core/units.ts'
-import {
-  byteLengthSchema,
-  epochSchema,
-  hostIdSchema,
-  layerIdSchema,
-  replicaIdSchema,
-  storeIdSchema,
-} from './ids.ts'
+import { bytes, epochNumber, hostId, layerId, replicaId, storeId } from '../rpc/identifiers.ts'
 import { canonicalJson, parseRecord } from './record-text.ts'
 
 /** Long enough for an id with a prefix; the record must stay small. */
 const OPERATION_ID_LENGTH_MAX = 256
 
 const replicaSchema = z.strictObject({
-  host: hostIdSchema,
-  replica: replicaIdSchema,
-  store: storeIdSchema,
+  host: hostId,
+  replica: replicaId,
+  store: storeId,
   inSync: z.boolean(),
 })
 
 const operationSchema = z.strictObject({
   kind: z.enum(['creating', 'deleting']),
-  host: hostIdSchema,
+  host: hostId,
   id: z.string().min(1).max(OPERATION_ID_LENGTH_MAX),
 })
 
 const stateSchema = z
   .strictObject({
     version: z.literal(1),
-    size: byteLengthSchema.refine(
-      size => size > 0 && size % BLOCK_BYTES === 0,
-      'not a whole number of blocks'
-    ),
+    size: bytes.refine(size => size > 0 && size % BLOCK_BYTES === 0, 'not a whole number of blocks'),
     sharable: z.boolean(),
-    epoch: epochSchema,
+    epoch: epochNumber,
     reserved: z.strictObject({
-      epoch: epochSchema,
-      host: hostIdSchema.nullable(),
+      epoch: epochNumber,
+      host: hostId.nullable(),
       operation: z.string().max(OPERATION_ID_LENGTH_MAX),
     }),
-    primary: hostIdSchema.nullable(),
-    layers: z.array(layerIdSchema).min(1),
+    primary: hostId.nullable(),
+    layers: z.array(layerId).min(1),
     mirrors: z.array(z.array(replicaSchema).min(1)).min(1),
     operation: operationSchema.exactOptional(),
   })
