@@ -1,5 +1,6 @@
 /** The records beside those of volumes: hosts, SRs, stores, tombstones. `keys.ts` says where each lives. */
 import { z } from 'zod'
+import { type Operation } from '../core/mirror/volume-record.ts'
 import {
   type ByteLength,
   type HostId,
@@ -10,6 +11,7 @@ import {
 } from '../core/units.ts'
 import { bytes, hostId, replicaId, srId, storeId, volumeKey } from '../rpc/identifiers.ts'
 import { canonicalJson, parseRecord } from './record-text.ts'
+import { operationSchema } from './volume-state.ts'
 
 /** Where a host can be reached. */
 export interface HostRecord {
@@ -51,6 +53,8 @@ export interface SrRecord {
   }
   readonly hosts: readonly HostId[]
   readonly createdBy: HostId
+  /** Present while it is being created or destroyed: then no volume may be made in it. */
+  readonly operation?: Operation
 }
 
 /** A host's data directory for an SR. */
@@ -112,6 +116,7 @@ const srSchema = z.strictObject({
   }),
   hosts: z.array(hostId),
   createdBy: hostId,
+  operation: operationSchema.exactOptional(),
 }) satisfies z.ZodType<SrRecord>
 
 const storeSchema = z.strictObject({

@@ -14,7 +14,8 @@ const replicaSchema = z.strictObject({
   inSync: z.boolean(),
 })
 
-const operationSchema = z.strictObject({
+/** Also part of an SR's record. */
+export const operationSchema = z.strictObject({
   kind: z.enum(['creating', 'deleting']),
   host: hostId,
   id: z.string().min(1).max(OPERATION_ID_LENGTH_MAX),

@@ -116,6 +116,37 @@ export const ERRORS = {
     next: 'Start or add hosts, or ask for fewer copies.',
     retriable: true,
   },
+  // -- SRs and volumes ------------------------------------------------------------------------------------------
+  SR_NOT_FOUND: {
+    sentence: 'There is no SR {sr} here.',
+    next: 'Check the sr_uuid of the device-config; `xosan status` lists the SRs that this host knows.',
+    retriable: false,
+  },
+  SR_EXISTS: {
+    sentence: 'SR {sr} exists already.',
+    next: 'Nothing is changed. Introduce it instead of creating it, or destroy it first.',
+    retriable: false,
+  },
+  SR_BUSY: {
+    sentence: 'SR {sr} is being {operation}.',
+    next: 'Try again when that is done; if its host died, another one clears up within a minute.',
+    retriable: true,
+  },
+  SR_NOT_EMPTY: {
+    sentence: 'SR {sr} still holds {volumes} volumes.',
+    next: 'Destroy its volumes first.',
+    retriable: false,
+  },
+  VOLUME_NOT_FOUND: {
+    sentence: 'There is no volume {volume} in SR {sr}.',
+    next: 'Scan the SR to see what it holds.',
+    retriable: false,
+  },
+  VERSION_DIFFERENT: {
+    sentence: 'Host {host} runs version {version} of XOSAN, this one {own}.',
+    next: 'Bring all hosts to the same version.',
+    retriable: false,
+  },
   // -- requests -------------------------------------------------------------------------------------------------
   INVALID_ARGUMENT: {
     sentence: '{what} is not valid: {reason}.',

@@ -21,6 +21,8 @@ export function createLog(program: string, level: 'error' | 'warn' | 'info' | 'd
     level,
     defaultMeta: { program, pid: process.pid },
     format: format.combine(format.timestamp(), format.json()),
+    // winston types its transports as interfaces with a constructor, which the rule takes for a foreign object.
+    // eslint-disable-next-line @typescript-eslint/no-unsafe-class-instance-assignment
     transports: [new transports.Stream({ stream: process.stderr })],
   })
   return {
