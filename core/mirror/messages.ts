@@ -12,6 +12,7 @@ import {
   type LayerId,
   type Millis,
   type ReplicaId,
+  type Sequence,
   type SessionNumber,
   type SrId,
   type StoreId,
@@ -58,7 +59,7 @@ export type AcceptAnswer =
   | {
       readonly kind: 'accepted'
       readonly identity: ProcessIdentity
-      /** The replica may have lost un-flushed writes since it was last open: the host booted, or a sync failed. */
+      /** It may have lost un-flushed writes since it was last open: the host booted, or a sync failed. */
       readonly mayHaveLost: boolean
     }
   | {
@@ -95,7 +96,12 @@ export interface RaiseRequest {
 }
 
 export type EpochAnswer =
-  | { readonly kind: 'ok'; readonly identity: ProcessIdentity }
+  | {
+      readonly kind: 'ok'
+      readonly identity: ProcessIdentity
+      /** How often this process has taken an epoch away from the asker; see HeartbeatAnswer. */
+      readonly takenAway: number
+    }
   | { readonly kind: 'refused'; readonly identity: ProcessIdentity; readonly accepted: Epoch }
   | { readonly kind: 'gone'; readonly identity: ProcessIdentity; readonly reason: string }
   | { readonly kind: 'failed'; readonly identity: ProcessIdentity; readonly reason: string }
@@ -122,4 +128,23 @@ export interface HeartbeatAnswer {
   readonly renewed: boolean
   /** Rises each time this process has accepted an epoch away from the asker. */
   readonly takenAway: number
+}
+
+/** Tells a replica which write intents need not be kept, in order with the session's changes. */
+export interface ClearRequest {
+  readonly name: SessionName
+  /** Changes of this session up to this number are flushed; a region changed by a later one keeps its bit. */
+  readonly upTo: Sequence
+  /** Sorted ranges of regions, the end not included. */
+  readonly regions: readonly { readonly first: number; readonly end: number }[]
+  /** Every region is reconciled: what a power cut may have lost here no longer matters. */
+  readonly reconciled: boolean
+}
+
+/** Last word of a primary that closes the volume: everything is flushed. */
+export interface FinishRequest {
+  readonly name: SessionName
+  readonly asker: ProcessIdentity
+  /** All intents may be cleared: every configured replica holds the same bytes, durably. */
+  readonly clearIntents: boolean
 }

@@ -81,9 +81,9 @@ export function* openVolume(options: OpenOptions): Steps<OpenOutcome> {
       }
     }
 
-    const verdict = mayTake(keeper.state, answers)
-    if (verdict !== 'yes') {
-      reason = verdict
+    const obstacle = obstacleToTake(keeper.state, answers)
+    if (obstacle !== null) {
+      reason = obstacle
       continue
     }
     const taken = yield* take(keeper, options, epoch, answers)
@@ -105,7 +105,12 @@ function* backOff(attempt: number, timing: MirrorTiming): Steps<void> {
 }
 
 type Reserved =
-  | { readonly kind: 'reserved'; readonly keeper: RecordKeeper; readonly epoch: Epoch; readonly voidUpTo: Epoch }
+  | {
+      readonly kind: 'reserved'
+      readonly keeper: RecordKeeper
+      readonly epoch: Epoch
+      readonly voidUpTo: Epoch
+    }
   | { readonly kind: 'again'; readonly reason: string }
   | Exclude<OpenOutcome, { kind: 'opened' }>
 
@@ -117,7 +122,11 @@ function* reserve(options: OpenOptions): Steps<Reserved> {
     return { kind: 'refused', reason: `the volume is ${read.state.operation.kind}` }
   }
   const keeper = new RecordKeeper(read.state, read.revision)
-  if (options.purpose === 'maintenance' && read.state.primary !== null && read.state.primary !== options.host) {
+  if (
+    options.purpose === 'maintenance' &&
+    read.state.primary !== null &&
+    read.state.primary !== options.host
+  ) {
     return { kind: 'active-elsewhere', host: read.state.primary }
   }
   const operation = yield* uuid()
@@ -149,14 +158,16 @@ function longestPromise(answers: Answers): (AcceptAnswer & { kind: 'promised' })
 }
 
 /**
- * Whether the answers are enough to take the volume; else why not.
+ * Why the answers are not enough to take the volume; null when they are.
  *
  * One in-sync replica is enough to have every acknowledged write. But if every one that answered may have lost
  * un-flushed writes in a power cut, a silent one may still hold them: then the volume waits for it.
  */
-export function mayTake(state: VolumeState, answers: Answers): 'yes' | string {
+export function obstacleToTake(state: VolumeState, answers: Answers): string | null {
   const inSync = inSyncReplicas(state)
-  const accepted = inSync.map(({ replica }) => answers.get(replica)).filter(answer => answer?.kind === 'accepted')
+  const accepted = inSync
+    .map(({ replica }) => answers.get(replica))
+    .filter(answer => answer?.kind === 'accepted')
   for (const answer of answers.values()) {
     if (answer.kind === 'higher-epoch') return 'another host reserved a higher epoch'
   }
@@ -165,10 +176,11 @@ export function mayTake(state: VolumeState, answers: Answers): 'yes' | string {
     return `no in-sync replica accepted (${reasons.join('; ')})`
   }
   const whole = accepted.some(answer => !answer.mayHaveLost)
-  if (!whole && accepted.length < inSync.length) {
+  const gone = inSync.filter(({ replica }) => answers.get(replica)?.kind === 'gone').length
+  if (!whole && accepted.length + gone < inSync.length) {
     return 'the replicas that answered lost power, and one that is away may hold writes that they lost'
   }
-  return 'yes'
+  return null
 }
 
 function describe(answer: AcceptAnswer | Silent | undefined): string {
@@ -190,7 +202,8 @@ function* take(keeper: RecordKeeper, options: OpenOptions, epoch: Epoch, answers
   for (const [replica, answer] of answers) if (answer.kind === 'accepted') accepted.add(replica)
   const outcome = yield* changeRecord(keeper, {
     // The primary of before may have changed the membership meanwhile, so the answers are weighed again.
-    decide: state => (mayTake(state, answers) === 'yes' ? takeVolume(state, options.host, epoch, accepted) : null),
+    decide: state =>
+      obstacleToTake(state, answers) === null ? takeVolume(state, options.host, epoch, accepted) : null,
     isDone: state => state.primary === options.host && state.epoch === epoch,
     mayGiveUp: () => options.cancelled(),
     retryDelayMs: options.timing.retryDelayMs,

@@ -18,7 +18,12 @@ interface Holder {
 
 export type AcceptVerdict =
   | { readonly kind: 'accept' }
-  | { readonly kind: 'promised'; readonly holder: HostId | null; readonly remainingMs: Millis; readonly epoch: Epoch }
+  | {
+      readonly kind: 'promised'
+      readonly holder: HostId | null
+      readonly remainingMs: Millis
+      readonly epoch: Epoch
+    }
   | { readonly kind: 'higher-epoch'; readonly epoch: Epoch }
 
 export class ReplicaRights {
@@ -77,7 +82,12 @@ export class ReplicaRights {
     if (this.#accepted <= request.voidUpTo) return { kind: 'accept' }
     const remainingMs = this.#owedFor(request, now, renewedAt)
     if (remainingMs <= 0) return { kind: 'accept' }
-    return { kind: 'promised', holder: this.#holder?.process.host ?? null, remainingMs, epoch: this.#accepted }
+    return {
+      kind: 'promised',
+      holder: this.#holder?.process.host ?? null,
+      remainingMs,
+      epoch: this.#accepted,
+    }
   }
 
   #owedFor(

@@ -51,7 +51,9 @@ export function changeMembership(
   inSync: (replica: ReplicaRecord) => boolean
 ): VolumeState | null {
   if (state.primary !== host || state.epoch !== from) return null
-  const mirrors = state.mirrors.map(mirror => mirror.map(replica => ({ ...replica, inSync: inSync(replica) })))
+  const mirrors = state.mirrors.map(mirror =>
+    mirror.map(replica => ({ ...replica, inSync: inSync(replica) }))
+  )
   if (mirrors.some(mirror => !mirror.some(replica => replica.inSync))) return null
   const epoch = nextEpoch(state.reserved.epoch)
   return { ...state, epoch, reserved: { epoch, host, operation }, mirrors }
@@ -66,12 +68,20 @@ export function replaceReplica(
   lost: ReplicaId,
   replacement: Pick<ReplicaRecord, 'replica' | 'store'>
 ): VolumeState | null {
-  const next = changeMembership(state, host, from, operation, replica => replica.inSync && replica.replica !== lost)
+  const next = changeMembership(
+    state,
+    host,
+    from,
+    operation,
+    replica => replica.inSync && replica.replica !== lost
+  )
   if (next === null) return null
   return {
     ...next,
     mirrors: next.mirrors.map(mirror =>
-      mirror.map(replica => (replica.replica === lost ? { ...replica, ...replacement, inSync: false } : replica))
+      mirror.map(replica =>
+        replica.replica === lost ? { ...replica, ...replacement, inSync: false } : replica
+      )
     ),
   }
 }

@@ -1,0 +1,380 @@
+/**
+ * The replication brain of one volume on its primary: what happens to each request of the guest.
+ *
+ * Events come in as calls; what is to be done comes out of `takeEffects`. The situation in one paragraph: a change
+ * goes to every connected replica at once and is acknowledged when every replica that the record counts as
+ * in-sync has answered. A replica that fails holds the changes it has not answered until it is connected again
+ * (then it gets them again) or the record says that it is not in-sync (then nobody waits for it). A read goes to one
+ * in-sync replica and is returned only while every other in-sync replica owes this primary a promise, because then no
+ * other host can have written in between. Whatever cannot go on now is held, never failed.
+ */
+import { type ByteLength, type ByteOffset, type Millis, type RegionIndex, type ReplicaId } from '../units.ts'
+import { endRegion, firstRegion } from '../units.ts'
+import { ACKNOWLEDGEMENT, type Standing } from './acknowledgement.ts'
+import { type RegionSet } from './region-set.ts'
+import { type Access, RequestOrder } from './request-order.ts'
+
+export type RequestKind = 'read' | 'write' | 'zero' | 'trim' | 'flush' | 'lock'
+
+/** What a guest (or the copy engine, for `lock`) asks. */
+export interface RequestShape {
+  readonly kind: RequestKind
+  readonly offset: ByteOffset
+  readonly length: ByteLength
+  /** The change is durable on every in-sync replica before it is acknowledged. */
+  readonly durable: boolean
+}
+
+/** One request under way. Drivers may hang their own data on it by its identity. */
+export class MirrorRequest {
+  readonly number: number
+  readonly shape: RequestShape
+  readonly offset: number
+  readonly length: number
+  readonly access: Access
+  /** Replicas that were asked and have not answered. */
+  readonly pending = new Set<ReplicaId>()
+  acknowledged = false
+
+  constructor(number: number, shape: RequestShape) {
+    this.number = number
+    this.shape = shape
+    this.offset = shape.offset
+    this.length = shape.length
+    this.access = shape.kind === 'read' || shape.kind === 'lock' ? shape.kind : 'change'
+  }
+}
+
+export type Effect =
+  /** Send a change or a flush to a replica's open session. */
+  | { readonly do: 'send'; readonly request: MirrorRequest; readonly replica: ReplicaId }
+  | { readonly do: 'read'; readonly request: MirrorRequest; readonly replica: ReplicaId }
+  /** Tell the client; a lock is granted. The request may still be under way on replicas nobody relies on. */
+  | { readonly do: 'acknowledge'; readonly request: MirrorRequest }
+  /** Tell the client that writes it had not flushed are lost: once, for a flush. */
+  | { readonly do: 'fail-flush'; readonly request: MirrorRequest }
+  /** No replica needs the request's data any more. */
+  | { readonly do: 'finished'; readonly request: MirrorRequest }
+  /** A read waits until this region is the same and durable on every in-sync replica. */
+  | { readonly do: 'reconcile'; readonly region: RegionIndex }
+
+/** How the primary stands to one replica. */
+interface Link {
+  readonly replica: ReplicaId
+  readonly local: boolean
+  standing: Standing
+  mayBeRead: boolean
+  /** A session is open. */
+  connected: boolean
+  promiseUntil: Millis
+}
+
+export class MirrorState {
+  readonly #links = new Map<ReplicaId, Link>()
+  readonly #order = new RequestOrder<MirrorRequest>()
+  /** Started and not finished, by number. */
+  readonly #running = new Map<number, MirrorRequest>()
+  /** Requests that may run as far as the order goes but must wait for something else. */
+  #held: MirrorRequest[] = []
+  #effects: Effect[] = []
+  #serving = false
+  #lastNumber = 0
+  #unreconciled: RegionSet | null = null
+  /** Number of the last request when the last acknowledged change that may be un-flushed was acknowledged. */
+  #lastUnflushed = 0
+  /** Every change acknowledged at a number up to this one is durable. */
+  #flushedUpTo = 0
+  #flushMustFail = false
+
+  /** What is to be done, in order; empty afterwards. */
+  takeEffects(): Effect[] {
+    const effects = this.#effects
+    if (effects.length > 0) this.#effects = []
+    return effects
+  }
+
+  /** Requests that are under way or held. */
+  get busy(): boolean {
+    return this.#running.size > 0 || this.#held.length > 0 || this.#order.waitingCount > 0
+  }
+
+  /** How many requests wait for something other than a replica's answer. */
+  get heldCount(): number {
+    return this.#held.length
+  }
+
+  get serving(): boolean {
+    return this.#serving
+  }
+
+  /** Whether an acknowledged change may not be durable everywhere. */
+  get unflushed(): boolean {
+    return this.#lastUnflushed > this.#flushedUpTo
+  }
+
+  // -- links ----------------------------------------------------------------------------------------------------
+
+  addLink(replica: ReplicaId, local: boolean): void {
+    const promiseUntil = (local ? Number.POSITIVE_INFINITY : -1) as Millis
+    this.#links.set(replica, {
+      replica,
+      local,
+      standing: 'stale',
+      mayBeRead: false,
+      connected: false,
+      promiseUntil,
+    })
+  }
+
+  removeLink(replica: ReplicaId): void {
+    this.setStanding(replica, 'stale', false)
+    this.#links.delete(replica)
+  }
+
+  /**
+   * Says how the record counts a replica.
+   *
+   * @param standing `in-sync` when it is in-sync in either version of an unsettled record
+   * @param mayBeRead in-sync in both versions, and not merely about to become so
+   */
+  setStanding(replica: ReplicaId, standing: Standing, mayBeRead: boolean): void {
+    const link = this.#link(replica)
+    link.standing = standing
+    link.mayBeRead = mayBeRead
+    if (standing === 'stale')
+      for (const request of [...this.#running.values()]) request.pending.delete(replica)
+    for (const request of [...this.#running.values()]) this.#settle(request)
+    this.#retryHeld()
+  }
+
+  /** A session to the replica is open: it gets what it has not answered again, in order. */
+  connected(replica: ReplicaId): void {
+    const link = this.#link(replica)
+    link.connected = true
+    for (const request of this.#running.values()) {
+      if (request.access === 'change' && request.pending.has(replica))
+        this.#effects.push({ do: 'send', request, replica })
+    }
+    this.#retryHeld()
+  }
+
+  /** The session to the replica is lost: what it has not answered is open, on every count. */
+  disconnected(replica: ReplicaId): void {
+    const link = this.#link(replica)
+    link.connected = false
+    for (const request of [...this.#running.values()]) {
+      if (!request.pending.has(replica)) continue
+      if (request.access === 'read') {
+        request.pending.delete(replica)
+        this.#hold(request)
+      } else if (ACKNOWLEDGEMENT[link.standing].failed !== 'take out') {
+        request.pending.delete(replica)
+        this.#settle(request)
+      }
+    }
+    this.#retryHeld()
+  }
+
+  /** The replica owes a promise until this moment. */
+  promised(replica: ReplicaId, until: Millis): void {
+    const link = this.#links.get(replica)
+    if (link === undefined || link.local || until <= link.promiseUntil) return
+    link.promiseUntil = until
+    this.#retryHeld()
+  }
+
+  /** Whether every other in-sync replica owes this primary a promise now, so that what it reads is the latest. */
+  promisesHold(now: Millis): boolean {
+    for (const link of this.#links.values()) {
+      if (link.standing === 'in-sync' && now >= link.promiseUntil) return false
+    }
+    return true
+  }
+
+  /** Whether a replica has answered everything that was sent to it up to a request number. */
+  caughtUp(replica: ReplicaId, upTo: number): boolean {
+    for (const request of this.#running.values()) {
+      if (request.number <= upTo && request.pending.has(replica)) return false
+    }
+    return true
+  }
+
+  /** Whether a change of a range is under way or waiting. */
+  changing(offset: number, length: number): boolean {
+    return this.#order.changing(offset, length)
+  }
+
+  get lastNumber(): number {
+    return this.#lastNumber
+  }
+
+  // -- serving ----------------------------------------------------------------------------------------------------
+
+  /** From here requests run. @param unreconciled regions that may differ between replicas; kept and emptied */
+  serve(unreconciled: RegionSet): void {
+    this.#serving = true
+    this.#unreconciled = unreconciled
+    this.#retryHeld()
+  }
+
+  /** From here new requests are held; those under way go on. */
+  hold(): void {
+    this.#serving = false
+  }
+
+  /** A region is the same and durable on every in-sync replica. */
+  reconciled(region: RegionIndex): void {
+    if (this.#unreconciled?.has(region) !== true) return
+    this.#unreconciled.delete(region)
+    this.#retryHeld()
+  }
+
+  get unreconciledCount(): number {
+    return this.#unreconciled?.count ?? 0
+  }
+
+  /** Acknowledged changes that were not flushed are lost: the next flush says so. */
+  lostUnflushed(): void {
+    if (this.unflushed) this.#flushMustFail = true
+  }
+
+  // -- requests ---------------------------------------------------------------------------------------------------
+
+  submit(shape: RequestShape): MirrorRequest {
+    const request = new MirrorRequest(++this.#lastNumber, shape)
+    if (shape.kind === 'flush') this.#start(request)
+    else if (this.#order.submit(request)) this.#start(request)
+    return request
+  }
+
+  /** A replica has done its part of a change, a flush or a read. */
+  answered(request: MirrorRequest, replica: ReplicaId, now: Millis): void {
+    if (!request.pending.delete(replica)) return
+    if (request.access === 'change') {
+      this.#settle(request)
+    } else if (this.promisesHold(now) && this.#serving) {
+      this.#effects.push({ do: 'acknowledge', request })
+      this.#finish(request)
+    } else {
+      // The bytes may be old: another host may have taken the volume while this one was not looking.
+      this.#hold(request)
+    }
+  }
+
+  /** Ends a lock that was granted. */
+  unlock(request: MirrorRequest): void {
+    this.#finish(request)
+  }
+
+  /** Looks again at what is held; to be called when time has passed. */
+  retry(): void {
+    this.#retryHeld()
+  }
+
+  #start(request: MirrorRequest): void {
+    const { shape } = request
+    if (shape.kind === 'lock') {
+      this.#running.set(request.number, request)
+      this.#effects.push({ do: 'acknowledge', request })
+      return
+    }
+    if (!this.#serving) {
+      this.#held.push(request)
+      return
+    }
+    if (shape.kind === 'read') this.#startRead(request)
+    else this.#startChange(request)
+  }
+
+  #startRead(request: MirrorRequest): void {
+    const end = endRegion(request.offset, request.length)
+    let reconciled = true
+    for (let region = firstRegion(request.offset); region < end; region++) {
+      if (this.#unreconciled?.has(region) === true) {
+        reconciled = false
+        this.#effects.push({ do: 'reconcile', region: region })
+      }
+    }
+    const source = reconciled ? this.#readSource() : undefined
+    if (source === undefined) {
+      this.#held.push(request)
+      return
+    }
+    this.#running.set(request.number, request)
+    request.pending.add(source.replica)
+    this.#effects.push({ do: 'read', request, replica: source.replica })
+  }
+
+  #readSource(): Link | undefined {
+    let source: Link | undefined
+    for (const link of this.#links.values()) {
+      if (!link.mayBeRead || !link.connected) continue
+      if (source === undefined || link.local) source = link
+    }
+    return source
+  }
+
+  #startChange(request: MirrorRequest): void {
+    if (request.shape.kind === 'flush' && this.#flushMustFail) {
+      this.#flushMustFail = false
+      this.#flushedUpTo = this.#lastUnflushed
+      this.#effects.push({ do: 'fail-flush', request })
+      return
+    }
+    this.#running.set(request.number, request)
+    for (const link of this.#links.values()) {
+      const awaited = link.standing === 'in-sync'
+      if (!awaited && (!link.connected || link.standing === 'stale')) continue
+      request.pending.add(link.replica)
+      if (link.connected) this.#effects.push({ do: 'send', request, replica: link.replica })
+    }
+    this.#settle(request)
+  }
+
+  /** Acknowledges a change when nobody who counts is waited for, and ends it when nobody at all is. */
+  #settle(request: MirrorRequest): void {
+    if (request.access !== 'change') return
+    if (!request.acknowledged) {
+      for (const replica of request.pending) {
+        if (ACKNOWLEDGEMENT[this.#link(replica).standing]['none yet'] === 'wait') return
+      }
+      // Nobody to wait for means nobody has it: only while the volume is being opened again.
+      if (!this.#anyInSync()) return
+      request.acknowledged = true
+      if (request.shape.kind === 'flush') this.#flushedUpTo = Math.max(this.#flushedUpTo, request.number)
+      else if (!request.shape.durable) this.#lastUnflushed = this.#lastNumber + 1
+      this.#effects.push({ do: 'acknowledge', request })
+    }
+    if (request.pending.size === 0) this.#finish(request)
+  }
+
+  #finish(request: MirrorRequest): void {
+    if (!this.#running.delete(request.number)) return
+    this.#effects.push({ do: 'finished', request })
+    if (request.shape.kind === 'flush') return
+    for (const next of this.#order.finish(request)) this.#start(next)
+  }
+
+  #hold(request: MirrorRequest): void {
+    this.#running.delete(request.number)
+    this.#held.push(request)
+  }
+
+  #retryHeld(): void {
+    if (!this.#serving || this.#held.length === 0) return
+    const held = this.#held
+    this.#held = []
+    for (const request of held) this.#start(request)
+  }
+
+  #anyInSync(): boolean {
+    for (const link of this.#links.values()) if (link.standing === 'in-sync') return true
+    return false
+  }
+
+  #link(replica: ReplicaId): Link {
+    const link = this.#links.get(replica)
+    if (link === undefined) throw new Error(`no link to replica ${replica}`)
+    return link
+  }
+}
