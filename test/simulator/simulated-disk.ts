@@ -1,0 +1,413 @@
+import { type Disk, type DiskFile } from '../../core/ports/disk.ts'
+import { type Random } from '../../core/ports/random.ts'
+import { type ByteLength, type ByteOffset } from '../../core/units.ts'
+import { PAGE_BYTES, SimulatedInode } from './simulated-file.ts'
+
+/** What a call on the disk does, for delays, faults and logs. */
+export type DiskCall =
+  | 'open'
+  | 'list'
+  | 'makeDirectory'
+  | 'rename'
+  | 'remove'
+  | 'syncDirectory'
+  | 'space'
+  | 'read'
+  | 'write'
+  | 'sync'
+  | 'punch'
+  | 'reserve'
+  | 'resize'
+  | 'stat'
+  | 'close'
+
+export interface SimulatedDiskOptions {
+  /** Decides what a power cut keeps and which calls a crash lets through. */
+  readonly random: Random
+  /** Waits as long as a call takes; called once before and once after its effect. Without it calls end at once. */
+  readonly delay?: (call: DiskCall, name: string) => Promise<void>
+  /** Space of the disk in bytes; writes beyond it fail with ENOSPC. */
+  readonly capacity?: number
+}
+
+/** A new name, or a name that goes; what a power cut may undo until the directory is synced. */
+interface DirectoryChange {
+  readonly directory: string
+  apply(names: Map<string, SimulatedInode | 'directory'>): void
+}
+
+type Names = Map<string, SimulatedInode | 'directory'>
+
+/** What a disk without a limit says of its space, in bytes. */
+const SPACE_WITHOUT_LIMIT = 2 ** 50
+
+/** An error as Node's file system gives it. */
+export function systemError(code: string, call: string, name: string): NodeJS.ErrnoException {
+  return Object.assign(new Error(`${code}: simulated, ${call} '${name}'`), {
+    code,
+    syscall: call,
+    path: name,
+  })
+}
+
+/**
+ * A host's disk in memory, with everything that real ones do to un-synced writes. `mount` gives a process its view;
+ * that process's death (`crash`) and the host's (`powerCut`) leave what they would leave.
+ *
+ * Faults that it can produce: EIO on chosen calls, ENOSPC, slowness (through `delay`), un-synced writes lost, kept
+ * or torn at sectors in any mixture, un-synced names lost, damaged bytes, calls under way that have or have not
+ * happened when their process dies. It does not reorder what one sync has covered against what came after it.
+ */
+export class SimulatedDisk {
+  readonly random: Random
+  capacity: number
+  /** Called before each call takes effect; throw from it what the call shall fail with. */
+  fault: ((call: DiskCall, name: string) => void) | undefined
+  readonly delay: ((call: DiskCall, name: string) => Promise<void>) | undefined
+  #names: Names = new Map()
+  #durableNames: Names = new Map()
+  #unsyncedNames: DirectoryChange[] = []
+  readonly #mounts = new Set<SimulatedMount>()
+
+  constructor(options: SimulatedDiskOptions) {
+    this.random = options.random
+    this.capacity = options.capacity ?? Infinity
+    this.delay = options.delay
+  }
+
+  /** The disk as one process sees it. */
+  mount(): SimulatedMount {
+    const mount = new SimulatedMount(this)
+    this.#mounts.add(mount)
+    return mount
+  }
+
+  /** The host loses power: every process on it ends, and what was not synced is kept, lost or torn. */
+  powerCut(): void {
+    for (const mount of this.#mounts) mount.crash()
+    // Each directory keeps some number of its changes, from the oldest: POSIX promises no more than their order.
+    for (const directory of new Set(this.#unsyncedNames.map(change => change.directory))) {
+      const changes = this.#unsyncedNames.filter(change => change.directory === directory)
+      const kept = Math.floor(this.random.fraction() * (changes.length + 1))
+      for (const change of changes.slice(0, kept)) change.apply(this.#durableNames)
+    }
+    this.#unsyncedNames = []
+    this.#names = new Map(this.#durableNames)
+    for (const name of this.#names.keys()) if (!this.#isReachable(name)) this.#names.delete(name)
+    this.#durableNames = new Map(this.#names)
+    for (const inode of this.#names.values()) if (inode !== 'directory') inode.cutPower(this.random)
+  }
+
+  /** Flips a bit of a file, as a failing medium does. */
+  damage(name: string, position: number): void {
+    this.inode(name, 'damage').damage(position)
+  }
+
+  /** The content of a file as the page cache shows it. @throws ENOENT */
+  contentOf(name: string): Uint8Array {
+    const inode = this.inode(name, 'open')
+    const content = new Uint8Array(inode.size)
+    inode.read(content, 0)
+    return content
+  }
+
+  get used(): number {
+    let pages = 0
+    for (const inode of this.#names.values()) if (inode !== 'directory') pages += inode.allocatedPages
+    return pages * PAGE_BYTES
+  }
+
+  /** Names of files and directories. Changed only through `changeNames`. */
+  get names(): ReadonlyMap<string, SimulatedInode | 'directory'> {
+    return this.#names
+  }
+
+  inode(name: string, call: string): SimulatedInode {
+    const found = this.#names.get(name)
+    if (found === undefined) throw systemError('ENOENT', call, name)
+    if (found === 'directory') throw systemError('EISDIR', call, name)
+    return found
+  }
+
+  changeNames(directory: string, apply: (names: Names) => void): void {
+    apply(this.#names)
+    this.#unsyncedNames.push({ directory, apply })
+  }
+
+  syncNames(directory: string): void {
+    for (const change of this.#unsyncedNames) {
+      if (change.directory === directory) change.apply(this.#durableNames)
+    }
+    this.#unsyncedNames = this.#unsyncedNames.filter(change => change.directory !== directory)
+  }
+
+  /** False for what lies in a directory whose own name was lost. */
+  #isReachable(name: string): boolean {
+    const parent = parentOf(name)
+    return parent === '' || (this.#names.get(parent) === 'directory' && this.#isReachable(parent))
+  }
+
+  unmount(mount: SimulatedMount): void {
+    this.#mounts.delete(mount)
+    for (const inode of this.#names.values()) {
+      if (
+        inode !== 'directory' &&
+        inode.lockHolder instanceof SimulatedFile &&
+        inode.lockHolder.mount === mount
+      ) {
+        inode.lockHolder = null
+      }
+    }
+  }
+}
+
+/** The parent directory of a name; '' is the store's own directory. */
+const parentOf = (name: string): string => name.slice(0, Math.max(name.lastIndexOf('/'), 0))
+
+interface Effect {
+  readonly happen: () => unknown
+  readonly interrupted: (() => void) | undefined
+}
+
+/** One process's view of a disk. After its crash, calls made before and after never settle. */
+export class SimulatedMount implements Disk {
+  readonly disk: SimulatedDisk
+  #dead = false
+  /** Effects of calls under way that a crash may or may not let happen. */
+  readonly #underWay = new Set<Effect>()
+
+  constructor(disk: SimulatedDisk) {
+    this.disk = disk
+  }
+
+  /** The process dies (SIGKILL): the page cache stays, its locks go, each of its calls under way happens or not. */
+  crash(): void {
+    if (this.#dead) return
+    this.#dead = true
+    for (const { happen, interrupted } of this.#underWay) {
+      if (this.disk.random.fraction() >= 0.5) continue
+      try {
+        ;(interrupted ?? happen)()
+      } catch {
+        // The call fails, and nobody is left to hear of it.
+      }
+    }
+    this.#underWay.clear()
+    this.disk.unmount(this)
+  }
+
+  /**
+   * Runs a call: a wait, its effect, a wait. Never settles once the process is dead.
+   * @param interrupted what a call may leave that is under way when the process dies, if that is not all or nothing
+   */
+  async call<Result>(
+    kind: DiskCall,
+    name: string,
+    happen: () => Result,
+    interrupted?: () => void
+  ): Promise<Result> {
+    if (this.#dead) return new Promise<never>(() => undefined)
+    const { delay } = this.disk
+    if (delay !== undefined) {
+      const effect: Effect = { happen, interrupted }
+      this.#underWay.add(effect)
+      await delay(kind, name)
+      this.#underWay.delete(effect)
+      if (this.#isDead()) return new Promise<never>(() => undefined)
+    }
+    this.disk.fault?.(kind, name)
+    const result = happen()
+    if (delay !== undefined) {
+      await delay(kind, name)
+      if (this.#isDead()) return new Promise<never>(() => undefined)
+    }
+    return result
+  }
+
+  open(name: string, create: boolean | 'exclusive'): Promise<DiskFile> {
+    return this.call('open', name, () => {
+      const { disk } = this
+      const found = disk.names.get(name)
+      if (found === 'directory') throw systemError('EISDIR', 'open', name)
+      if (found !== undefined) {
+        if (create === 'exclusive') throw systemError('EEXIST', 'open', name)
+        return new SimulatedFile(this, found, name)
+      }
+      if (create === false) throw systemError('ENOENT', 'open', name)
+      this.#requireDirectory(parentOf(name), 'open', name)
+      const inode = new SimulatedInode()
+      disk.changeNames(parentOf(name), names => names.set(name, inode))
+      return new SimulatedFile(this, inode, name)
+    })
+  }
+
+  list(directory: string): Promise<string[]> {
+    return this.call('list', directory, () =>
+      [...this.disk.names.keys()]
+        .filter(name => name !== '' && parentOf(name) === directory)
+        .map(name => name.slice(directory === '' ? 0 : directory.length + 1))
+        .sort()
+    )
+  }
+
+  makeDirectory(directory: string): Promise<void> {
+    return this.call('makeDirectory', directory, () => {
+      const parts = directory.split('/')
+      for (let depth = 1; depth <= parts.length; depth += 1) {
+        const name = parts.slice(0, depth).join('/')
+        if (name === '' || this.disk.names.get(name) === 'directory') continue
+        if (this.disk.names.has(name)) throw systemError('ENOTDIR', 'mkdir', name)
+        this.disk.changeNames(parentOf(name), names => names.set(name, 'directory'))
+      }
+    })
+  }
+
+  rename(from: string, to: string): Promise<void> {
+    return this.call('rename', from, () => {
+      const inode = this.disk.inode(from, 'rename')
+      if (parentOf(from) !== parentOf(to)) throw systemError('EXDEV', 'rename', from)
+      this.disk.changeNames(parentOf(from), names => {
+        names.delete(from)
+        names.set(to, inode)
+      })
+    })
+  }
+
+  remove(name: string): Promise<void> {
+    return this.call('remove', name, () => {
+      const found = this.disk.names.get(name)
+      if (found === undefined) return
+      if (found === 'directory' && [...this.disk.names.keys()].some(other => parentOf(other) === name)) {
+        throw systemError('ENOTEMPTY', 'rmdir', name)
+      }
+      this.disk.changeNames(parentOf(name), names => names.delete(name))
+    })
+  }
+
+  syncDirectory(directory: string): Promise<void> {
+    return this.call('syncDirectory', directory, () => {
+      this.#requireDirectory(directory, 'fsync', directory)
+      this.disk.syncNames(directory)
+    })
+  }
+
+  space(): Promise<{ total: ByteLength; free: ByteLength }> {
+    return this.call('space', '', () => ({
+      total: Math.min(this.disk.capacity, SPACE_WITHOUT_LIMIT) as ByteLength,
+      free: Math.max(Math.min(this.disk.capacity, SPACE_WITHOUT_LIMIT) - this.disk.used, 0) as ByteLength,
+    }))
+  }
+
+  #isDead(): boolean {
+    return this.#dead
+  }
+
+  #requireDirectory(directory: string, call: string, name: string): void {
+    if (directory !== '' && this.disk.names.get(directory) !== 'directory')
+      throw systemError('ENOENT', call, name)
+  }
+}
+
+class SimulatedFile implements DiskFile {
+  readonly mount: SimulatedMount
+  readonly #inode: SimulatedInode
+  readonly #name: string
+  #closed = false
+
+  constructor(mount: SimulatedMount, inode: SimulatedInode, name: string) {
+    this.mount = mount
+    this.#inode = inode
+    this.#name = name
+  }
+
+  read(into: Uint8Array, position: ByteOffset): Promise<void> {
+    return this.#call('read', () => {
+      this.#inode.read(into, position)
+    })
+  }
+
+  write(data: Uint8Array, position: ByteOffset): Promise<void> {
+    // The kernel copies page by page, and looks for a signal in between.
+    const interrupted = (): void => {
+      const pages = Math.ceil((this.mount.disk.random.fraction() * data.length) / PAGE_BYTES)
+      const upTo = Math.floor(position / PAGE_BYTES + pages) * PAGE_BYTES - position
+      if (upTo > 0) this.#write(data.subarray(0, upTo), position)
+    }
+    return this.#call(
+      'write',
+      () => {
+        this.#write(data, position)
+      },
+      interrupted
+    )
+  }
+
+  async sync(): Promise<void> {
+    const { disk } = this.mount
+    const covered = this.#inode.beginSync()
+    return this.#call('sync', covered.succeed).catch((error: unknown) => {
+      covered.fail(disk.random)
+      throw error
+    })
+  }
+
+  punch(position: ByteOffset, length: ByteLength): Promise<void> {
+    return this.#call('punch', () => {
+      this.#inode.punch(position, length)
+    })
+  }
+
+  reserve(position: ByteOffset, length: ByteLength): Promise<void> {
+    return this.#call('reserve', () => {
+      this.#requireSpace(position, length)
+      this.#inode.reserve(position, length)
+    })
+  }
+
+  resize(size: ByteLength): Promise<void> {
+    return this.#call('resize', () => {
+      this.#inode.resize(size)
+    })
+  }
+
+  stat(): Promise<{ size: ByteLength; allocated: ByteLength }> {
+    return this.#call('stat', () => ({
+      size: this.#inode.size as ByteLength,
+      allocated: (this.#inode.allocatedPages * PAGE_BYTES) as ByteLength,
+    }))
+  }
+
+  tryLock(): boolean {
+    const holder = this.#inode.lockHolder
+    if (holder !== null && holder !== this) return false
+    this.#inode.lockHolder = this
+    return true
+  }
+
+  close(): Promise<void> {
+    return this.#call('close', () => {
+      if (this.#inode.lockHolder === this) this.#inode.lockHolder = null
+      this.#closed = true
+    })
+  }
+
+  #call<Result>(kind: DiskCall, happen: () => Result, interrupted?: () => void): Promise<Result> {
+    const whenOpen = (): Result => {
+      if (this.#closed) throw systemError('EBADF', kind, this.#name)
+      return happen()
+    }
+    return this.mount.call(kind, this.#name, whenOpen, interrupted)
+  }
+
+  #write(data: Uint8Array, position: number): void {
+    this.#requireSpace(position, data.length)
+    this.#inode.write(data, position)
+  }
+
+  #requireSpace(position: number, length: number): void {
+    const { disk } = this.mount
+    if (disk.capacity === Infinity) return
+    const needed = this.#inode.missingPages(position, length) * PAGE_BYTES
+    if (needed > 0 && disk.used + needed > disk.capacity) throw systemError('ENOSPC', 'write', this.#name)
+  }
+}
