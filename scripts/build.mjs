@@ -15,15 +15,19 @@ const PROGRAMS = {
   xosand: 'daemon/main.ts',
   'xosan-datapath': 'datapath/process/main.ts',
   xosan: 'cli/main.ts',
+  'xosan-lab-host': 'cli/lab/supervisor.ts',
   demo: 'cli/demo.ts',
 }
 
-export async function buildAll() {
-  const outdir = join(root, 'dist')
+/**
+ * @param outdir is emptied first; must be inside the project, where the native packages are found
+ * @param programs name in outdir -> first source file; those whose source is missing are left out
+ */
+export async function buildAll(outdir = join(root, 'dist'), programs = PROGRAMS) {
   await rm(outdir, { recursive: true, force: true })
   await build({
     absWorkingDir: root,
-    entryPoints: Object.entries(PROGRAMS)
+    entryPoints: Object.entries(programs)
       .filter(([, source]) => existsSync(join(root, source)))
       .map(([out, source]) => ({ in: source, out })),
     outdir,

@@ -1,0 +1,116 @@
+import { type Command } from 'commander'
+import { Console } from '../console.ts'
+import { type HostControl, type HostStatus } from '../lab/host-control.ts'
+import { labDown, labHost, labStatus, labUp } from '../lab/lab.ts'
+import { programsDirectory } from '../lab/programs.ts'
+import { wholeNumber } from './common.ts'
+
+interface LabOptions {
+  readonly dir: string
+  readonly json?: boolean
+}
+
+const withLab = (command: Command): Command =>
+  command
+    .requiredOption('--dir <directory>', 'directory of the lab')
+    .option('--json', 'print one JSON value and nothing else on standard output')
+
+export function addLabCommands(program: Command): void {
+  const lab = program
+    .command('lab')
+    .description('a whole pool on one machine, for newcomers, tests and drills; needs no privilege')
+  addUp(lab)
+  addHostAction(lab, 'start', 'start whatever of a host does not run', control => control.start())
+  addHostAction(lab, 'kill', 'end all of a host at once (SIGKILL), as a power cut does', control =>
+    control.kill()
+  )
+  addHostAction(lab, 'shutdown', 'end all of a host in order (SIGTERM)', async control => {
+    const killed = await control.shutdown()
+    return killed.length === 0 ? '' : `, but ${killed.join(', ')} had to be killed`
+  })
+  addHostAction(lab, 'pause', 'stop all of a host where it is (SIGSTOP), as a hang does', control =>
+    control.pause()
+  )
+  addHostAction(lab, 'resume', 'let a paused host go on (SIGCONT)', control => control.resume())
+  addStatus(lab)
+  addDown(lab)
+}
+
+function addUp(lab: Command): void {
+  withLab(lab.command('up'))
+    .description('make a lab, or start what does not run of one; returns when all is up')
+    .option('--hosts <number>', 'how many hosts', wholeNumber(1, 20), 3)
+    .option('--datapaths <number>', 'datapath processes per host', wholeNumber(1, 16), 2)
+    .option('--programs <directory>', 'programs to run instead of those of this build')
+    .action(
+      async (
+        options: LabOptions & {
+          readonly hosts: number
+          readonly datapaths: number
+          readonly programs?: string
+        }
+      ) => {
+        const out = new Console(options.json === true)
+        out.line(`Starting ${options.hosts} hosts in ${options.dir} ...`)
+        const { hosts, datapaths, programs = programsDirectory() } = options
+        const report = await labUp(options.dir, { hosts, datapaths, programs }, text => out.line(`  ${text}`))
+        out.result(report)
+        const [first] = report.hosts
+        out.line()
+        out.line(`Entry scripts of a host: ${first?.pluginRoot ?? ''}`)
+        out.line(`Ask a host:              xosan status --socket ${first?.controlSocket ?? ''}`)
+        out.line(`End the lab:             xosan lab down --dir ${options.dir}`)
+      }
+    )
+}
+
+/** @param action returns a remark about how it went, if there is one */
+function addHostAction(
+  lab: Command,
+  name: string,
+  description: string,
+  action: (control: HostControl) => Promise<string | undefined> | Promise<void>
+): void {
+  withLab(lab.command(name))
+    .description(description)
+    .argument('<host>', 'name of the host: h1, h2, ...')
+    .action(async (host: string, options: LabOptions) => {
+      const out = new Console(options.json === true)
+      const control = await labHost(options.dir, host)
+      const startedAt = performance.now()
+      const remark = (await action(control)) ?? ''
+      const status = await control.status()
+      out.result(status)
+      const seconds = ((performance.now() - startedAt) / 1000).toFixed(1)
+      out.line(`${host} is ${status.condition} (${seconds} s)${remark}`)
+    })
+}
+
+function addStatus(lab: Command): void {
+  withLab(lab.command('status'))
+    .description('what runs on every host')
+    .action(async (options: LabOptions) => {
+      const out = new Console(options.json === true)
+      const hosts = await labStatus(options.dir)
+      out.result({ hosts })
+      const rows = hosts.flatMap(host => host.processes.map(process => ({ host, process })))
+      out.table<{ host: HostStatus; process: HostStatus['processes'][number] }>(rows, [
+        { title: 'HOST', value: ({ host }) => host.name },
+        { title: 'PROCESS', value: ({ process }) => process.name },
+        { title: 'STATE', value: ({ process }) => process.condition },
+        { title: 'PID', value: ({ process }) => String(process.pid ?? '-'), align: 'right' },
+        { title: 'RESTARTS', value: ({ process }) => String(process.restarts), align: 'right' },
+      ])
+    })
+}
+
+function addDown(lab: Command): void {
+  withLab(lab.command('down'))
+    .description('end every process of the lab and remove what `lab up` made')
+    .option('--keep', 'keep the data, so that `lab up` goes on with it')
+    .action(async (options: LabOptions & { readonly keep?: boolean }) => {
+      const out = new Console(options.json === true)
+      await labDown(options.dir, options.keep === true, text => out.line(text))
+      out.result({ directory: options.dir, kept: options.keep === true })
+    })
+}

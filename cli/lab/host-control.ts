@@ -1,0 +1,194 @@
+/** What a drill does to one lab host: start, kill, shut down, pause, resume, look. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync, openSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { lockFile } from './file-lock.ts'
+import { type HostPaths, type Lab, type LabHost, hostPaths, programNames } from './layout.ts'
+import { killAll, stopPrograms } from './orderly-stop.ts'
+import { handlesIn, readPidFile } from './pid-file.ts'
+import {
+  type ProcessCondition,
+  type ProcessHandle,
+  conditionOf,
+  processesWithArguments,
+  signal,
+  waitForCondition,
+} from './process-handle.ts'
+import { waitUntilReady } from './readiness.ts'
+
+/** How long a supervisor may take to shut its host down: its programs' own times one after the other. */
+const SHUTDOWN_TIMEOUT_MS = 90_000
+const PAUSE_TIMEOUT_MS = 10_000
+/** Another command holds a host's lock for as long as processes take to die. */
+const LOCK_WAIT_MS = 30_000
+/** While a host starts, how often to see whether it still has a supervisor. */
+const SUPERVISOR_CHECK_MS = 250
+
+/** One process of a host; `pid` is null while it is down. */
+export interface ProcessStatus {
+  readonly name: string
+  readonly pid: number | null
+  readonly condition: ProcessCondition
+  readonly restarts: number
+}
+
+export interface HostStatus {
+  readonly name: string
+  /** `up` when every process is, `down` when none is, `paused` when all are; else `partly`. */
+  readonly condition: ProcessCondition | 'partly'
+  readonly processes: readonly ProcessStatus[]
+}
+
+export class HostControl {
+  readonly host: LabHost
+  readonly paths: HostPaths
+  readonly #directory: string
+  readonly #lab: Lab
+
+  /** @param directory of the lab, absolute */
+  constructor(directory: string, lab: Lab, host: LabHost) {
+    this.#directory = directory
+    this.#lab = lab
+    this.host = host
+    this.paths = hostPaths(directory, lab, host.name)
+  }
+
+  /** Starts whatever is missing and resolves when everything answers. */
+  async start(): Promise<void> {
+    let waiting = true
+    // The supervisor that is there now may be on its way out, by a shutdown that was ordered before us.
+    const keepSupervised = async (): Promise<void> => {
+      while (waiting) {
+        await this.#whileLocked(() => this.#ensureSupervisor())
+        await delay(SUPERVISOR_CHECK_MS)
+      }
+    }
+    const supervised = keepSupervised()
+    try {
+      await Promise.race([waitUntilReady(this.#lab, this.paths), supervised])
+    } finally {
+      waiting = false
+      await supervised.catch(() => undefined)
+    }
+  }
+
+  /** SIGKILL to everything, as when the host loses power, but that the page cache stays. */
+  async kill(): Promise<void> {
+    await this.#whileLocked(() => this.#killEverything())
+  }
+
+  /**
+   * Ends everything in order.
+   *
+   * @returns names of the programs that did not end by themselves and were killed
+   */
+  async shutdown(): Promise<string[]> {
+    const supervisors = await this.#supervisors()
+    for (const supervisor of supervisors) {
+      signal(supervisor, 'SIGCONT')
+      signal(supervisor, 'SIGTERM')
+    }
+    await killAll(await waitForCondition(supervisors, 'down', SHUTDOWN_TIMEOUT_MS))
+    // Without a supervisor, or after one that hung, the programs are still there.
+    const killed = await stopPrograms(await readPidFile(this.paths.pids))
+    await this.#whileLocked(() => this.#killEverything())
+    return killed
+  }
+
+  /** SIGSTOP to everything: the host is there but says nothing, and wakes up later none the wiser. */
+  async pause(): Promise<void> {
+    await this.#signalAll('SIGSTOP', 'paused')
+  }
+
+  async resume(): Promise<void> {
+    await this.#signalAll('SIGCONT', 'up')
+  }
+
+  async status(): Promise<HostStatus> {
+    const file = await readPidFile(this.paths.pids)
+    const known = new Map(handlesIn(file).map(({ name, ...run }) => [name, run]))
+    const processes = ['supervisor', ...programNames(this.#lab)].map((name): ProcessStatus => {
+      const run = known.get(name)
+      const condition = run === undefined ? 'down' : conditionOf(run.handle)
+      return {
+        name,
+        condition,
+        pid: run === undefined || condition === 'down' ? null : run.handle.pid,
+        restarts: run?.restarts ?? 0,
+      }
+    })
+    const conditions = new Set(processes.map(process => process.condition))
+    const [only] = conditions
+    return {
+      name: this.host.name,
+      condition: conditions.size === 1 && only !== undefined ? only : 'partly',
+      processes,
+    }
+  }
+
+  /** Everything of this host that lives, the supervisor first. */
+  async processes(): Promise<ProcessHandle[]> {
+    const noted = handlesIn(await readPidFile(this.paths.pids)).map(({ handle }) => handle)
+    const found = [
+      ...(await this.#supervisors()),
+      ...noted,
+      ...(await processesWithArguments('--config', this.paths.config)),
+    ]
+    const byPid = new Map(found.map(handle => [handle.pid, handle]))
+    return [...byPid.values()].filter(handle => conditionOf(handle) !== 'down')
+  }
+
+  async #signalAll(name: 'SIGSTOP' | 'SIGCONT', condition: ProcessCondition): Promise<void> {
+    const handles = await this.processes()
+    for (const handle of handles) {
+      signal(handle, name)
+    }
+    const others = await waitForCondition(handles, condition, PAUSE_TIMEOUT_MS)
+    const left = others.filter(handle => conditionOf(handle) !== 'down')
+    if (left.length > 0) {
+      throw new Error(`processes ${left.map(({ pid }) => pid).join(', ')} are not ${condition} after ${name}`)
+    }
+  }
+
+  async #ensureSupervisor(): Promise<void> {
+    if ((await this.#supervisors()).length > 0) {
+      return
+    }
+    const log = openSync(join(this.paths.log, 'supervisor.log'), 'a', 0o600)
+    const child = spawn(process.execPath, this.#supervisorArguments(), {
+      cwd: '/',
+      detached: true,
+      // A caller that reads our output to its end must not wait for the lab's.
+      stdio: ['ignore', log, log],
+    })
+    closeSync(log)
+    child.unref()
+    await once(child, 'spawn')
+  }
+
+  async #killEverything(): Promise<void> {
+    await killAll(await this.processes())
+    // What the supervisor started while it died.
+    await killAll(await this.processes())
+  }
+
+  /** Keeps two commands from starting one host twice, or one from starting what the other is killing. */
+  async #whileLocked<T>(action: () => Promise<T>): Promise<T> {
+    const lock = await lockFile(this.paths.hostLock, LOCK_WAIT_MS)
+    try {
+      return await action()
+    } finally {
+      await lock.release()
+    }
+  }
+
+  #supervisorArguments(): string[] {
+    return [join(this.#lab.programs, 'xosan-lab-host.js'), this.#directory, this.host.name]
+  }
+
+  #supervisors(): Promise<ProcessHandle[]> {
+    return processesWithArguments(...this.#supervisorArguments())
+  }
+}

@@ -1,0 +1,244 @@
+/**
+ * A whole pool on one machine, without privileges: every host is a set of ordinary processes with a loopback
+ * address, a directory and sockets of its own.
+ */
+import { randomInt, randomUUID } from 'node:crypto'
+import { mkdir, readdir, rename, rm, rmdir, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { dirname, join, resolve } from 'node:path'
+import { XosanError } from '../../core/errors.ts'
+import { installPlugins } from '../../plugins/smapiv3/install.ts'
+import { lockFile } from './file-lock.ts'
+import { HostControl, type HostStatus } from './host-control.ts'
+import {
+  type Lab,
+  chooseRunDirectory,
+  coordinatorFile,
+  hostNamed,
+  hostPaths,
+  labFile,
+  labLock,
+  readLab,
+} from './layout.ts'
+
+/** Another command may be making or removing the lab meanwhile, in milliseconds. */
+const LOCK_WAIT_MS = 60_000
+/** Every lab host has an address of its own, so all use the ports of a real host. */
+const PORTS = { peer: 7700, datapath: 7710, nbd: 7730 }
+
+/** What an interrupted `labUp` may leave before there is a lab. */
+const OWN_FILES = ['lab.lock', 'lab.json.new']
+
+export interface LabUpOptions {
+  readonly hosts: number
+  /** Datapath processes per host. */
+  readonly datapaths: number
+  /** Directory of the programs to run. */
+  readonly programs: string
+}
+
+/** What a caller needs to use a lab: the JSON of `xosan lab up`. */
+export interface LabReport {
+  readonly hosts: readonly {
+    readonly name: string
+    readonly uuid: string
+    readonly address: string
+    readonly pluginRoot: string
+    readonly controlSocket: string
+    readonly pids: Readonly<Record<string, number | null>>
+  }[]
+}
+
+/** Called with what is going on, for people who wait. */
+export type Progress = (text: string) => void
+
+/** Makes the lab when the directory holds none, starts what does not run, and resolves when all is up. */
+export async function labUp(
+  directory: string,
+  options: LabUpOptions,
+  progress: Progress
+): Promise<LabReport> {
+  const path = resolve(directory)
+  const createdDirectory = (await mkdir(path, { recursive: true, mode: 0o700 })) !== undefined
+  // Also before the lock, whose file would be the first trace in a directory that is not ours.
+  await existingLab(path, options)
+  const lab = await whileLocked(path, async () => {
+    const there = (await existingLab(path, options)) ?? (await makeLab(path, options, createdDirectory))
+    await prepareHosts(path, there)
+    return there
+  })
+  await Promise.all(
+    lab.hosts.map(async host => {
+      await new HostControl(path, lab, host).start()
+      progress(`${host.name} is up at ${host.address}`)
+    })
+  )
+  return await reportOf(path, lab)
+}
+
+/** Ends every process of the lab, then removes what `labUp` made unless it shall be kept. */
+export async function labDown(directory: string, keep: boolean, progress: Progress): Promise<void> {
+  const path = resolve(directory)
+  const lab = await requireLab(path)
+  await whileLocked(path, async () => {
+    await Promise.all(
+      lab.hosts.map(async host => {
+        await new HostControl(path, lab, host).kill()
+        progress(`${host.name} is down`)
+      })
+    )
+    if (!keep) {
+      await removeLab(path, lab)
+    }
+  })
+}
+
+/** What can be done to one host of a lab. @throws XosanError INVALID_ARGUMENT when there is no such lab or host */
+export async function labHost(directory: string, name: string): Promise<HostControl> {
+  const path = resolve(directory)
+  const lab = await requireLab(path)
+  return new HostControl(path, lab, hostNamed(lab, name))
+}
+
+export async function labStatus(directory: string): Promise<HostStatus[]> {
+  const path = resolve(directory)
+  const lab = await requireLab(path)
+  return await Promise.all(lab.hosts.map(host => new HostControl(path, lab, host).status()))
+}
+
+async function whileLocked<T>(path: string, action: () => Promise<T>): Promise<T> {
+  const lock = await lockFile(labLock(path), LOCK_WAIT_MS)
+  try {
+    return await action()
+  } finally {
+    await lock.release()
+  }
+}
+
+async function requireLab(path: string): Promise<Lab> {
+  const lab = await readLab(path)
+  if (lab === null) {
+    throw new XosanError('INVALID_ARGUMENT', { what: path, reason: 'there is no lab in this directory' })
+  }
+  return lab
+}
+
+async function existingLab(path: string, options: LabUpOptions): Promise<Lab | null> {
+  const lab = await readLab(path)
+  if (lab === null) {
+    const strangers = (await readdir(path)).filter(name => !OWN_FILES.includes(name))
+    if (strangers.length > 0) {
+      throw new XosanError('INVALID_ARGUMENT', {
+        what: path,
+        reason: `it is neither empty nor a lab (it holds ${strangers.slice(0, 3).join(', ')})`,
+      })
+    }
+    return null
+  }
+  if (lab.hosts.length !== options.hosts || lab.datapaths !== options.datapaths) {
+    throw new XosanError('INVALID_ARGUMENT', {
+      what: path,
+      reason: `it holds a lab of ${lab.hosts.length} hosts with ${lab.datapaths} datapath processes each`,
+    })
+  }
+  return lab
+}
+
+async function makeLab(path: string, options: LabUpOptions, createdDirectory: boolean): Promise<Lab> {
+  const subnet = await freeSubnet(options.hosts)
+  const lab: Lab = {
+    version: 1,
+    subnet,
+    programs: options.programs,
+    runDirectory: await chooseRunDirectory(path, options.hosts),
+    createdDirectory,
+    datapaths: options.datapaths,
+    hosts: Array.from({ length: options.hosts }, (_, index) => ({
+      name: `h${index + 1}`,
+      uuid: randomUUID(),
+      address: `${subnet}.${index + 1}`,
+    })),
+  }
+  // First of all, so that a lab whose making was interrupted can be brought up again, or down.
+  const temporary = `${labFile(path)}.new`
+  await writeFile(temporary, `${JSON.stringify(lab, null, 2)}\n`, { mode: 0o600 })
+  await rename(temporary, labFile(path))
+  return lab
+}
+
+/** Lays out the directories of all hosts; what is there stays, but for the entry scripts, which become today's. */
+async function prepareHosts(path: string, lab: Lab): Promise<void> {
+  await mkdir(dirname(coordinatorFile(path)), { recursive: true, mode: 0o700 })
+  for (const host of lab.hosts) {
+    const paths = hostPaths(path, lab, host.name)
+    for (const made of [paths.run, paths.state, paths.stores, paths.log, paths.pluginRoot]) {
+      await mkdir(made, { recursive: true, mode: 0o700 })
+    }
+    const config = {
+      host,
+      runDirectory: paths.run,
+      stateDirectory: paths.state,
+      defaultPath: paths.stores,
+      datapaths: lab.datapaths,
+      ports: PORTS,
+      coordinator: { kind: 'embedded', path: coordinatorFile(path) },
+    }
+    await writeFile(paths.config, `${JSON.stringify(config, null, 2)}\n`, { mode: 0o600 })
+    await installPlugins(paths.pluginRoot, { controlSocket: paths.controlSocket })
+  }
+}
+
+/** A loopback subnet on which nobody listens, so that several labs can be up at once. */
+async function freeSubnet(hosts: number): Promise<string> {
+  for (let attempt = 0; attempt < 50; attempt++) {
+    const subnet = `127.${randomInt(1, 255)}.${randomInt(0, 256)}`
+    const addresses = Array.from({ length: hosts }, (_, index) => `${subnet}.${index + 1}`)
+    if ((await Promise.all(addresses.map(isFree))).every(Boolean)) {
+      return subnet
+    }
+  }
+  throw new XosanError('INTERNAL', { reason: 'no free loopback subnet was found for the lab' })
+}
+
+async function isFree(address: string): Promise<boolean> {
+  const server = createServer()
+  return await new Promise(resolved => {
+    server.once('error', () => resolved(false))
+    server.listen(PORTS.peer, address, () => server.close(() => resolved(true)))
+  })
+}
+
+async function reportOf(path: string, lab: Lab): Promise<LabReport> {
+  return {
+    hosts: await Promise.all(
+      lab.hosts.map(async host => {
+        const control = new HostControl(path, lab, host)
+        const { processes } = await control.status()
+        return {
+          ...host,
+          pluginRoot: control.paths.pluginRoot,
+          controlSocket: control.paths.controlSocket,
+          pids: Object.fromEntries(processes.map(({ name, pid }) => [name, pid])),
+        }
+      })
+    ),
+  }
+}
+
+/** Removes only what a lab consists of, by name: the directory may hold what somebody else put there. */
+async function removeLab(path: string, lab: Lab): Promise<void> {
+  for (const host of lab.hosts) {
+    await rm(hostPaths(path, lab, host.name).directory, { recursive: true, force: true })
+  }
+  await rm(dirname(coordinatorFile(path)), { recursive: true, force: true })
+  if (lab.runDirectory !== null) {
+    await rm(lab.runDirectory, { recursive: true, force: true })
+  }
+  await rm(labFile(path), { force: true })
+  for (const name of OWN_FILES) {
+    await rm(join(path, name), { force: true })
+  }
+  if (lab.createdDirectory && (await readdir(path)).length === 0) {
+    await rmdir(path)
+  }
+}

@@ -1,0 +1,140 @@
+/**
+ * Where everything of a lab is. A lab is one directory:
+ *
+ *     lab.json            this file's schema: subnet, hosts, where the sockets are
+ *     lab.lock            held while a command changes the lab
+ *     coordinator/        the embedded coordinator's database, shared by all hosts
+ *     h1/ h2/ ...         one host each
+ *       config.json       what xosand and the datapath processes read
+ *       pids.json         who runs, written by the host's supervisor
+ *       state/ stores/ log/ plugins/
+ *       run/              sockets (elsewhere when the path would be too long for a socket)
+ */
+import { mkdtemp, readFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { XosanError, reasonOf } from '../../core/errors.ts'
+
+/** A unix socket's path has 108 bytes in sockaddr_un, the last one a NUL: see unix(7). */
+const SOCKET_PATH_BYTES_MAX = 107
+/** Room for the longest name below a run directory: a folder and a volume's UUID with a suffix. */
+const SOCKET_NAME_BYTES = 62
+
+const labHostSchema = z.strictObject({
+  name: z.string().regex(/^h[1-9]\d?$/),
+  uuid: z.uuid(),
+  address: z.ipv4(),
+})
+
+const labSchema = z.strictObject({
+  version: z.literal(1),
+  /** First three bytes of every host's address. */
+  subnet: z.string().regex(/^127\.\d{1,3}\.\d{1,3}$/),
+  /** Directory of the programs that the hosts run. */
+  programs: z.string(),
+  /** Directory of the hosts' run directories when they cannot be inside of the lab; null when they are. */
+  runDirectory: z.string().nullable(),
+  /** Whether `lab up` made the lab's directory, so that `lab down` may remove it. */
+  createdDirectory: z.boolean(),
+  /** Datapath processes per host. */
+  datapaths: z.number().int().min(1).max(16),
+  hosts: z.array(labHostSchema).min(1).max(99),
+})
+
+export type LabHost = z.infer<typeof labHostSchema>
+/** What lab.json says. */
+export type Lab = z.infer<typeof labSchema>
+
+/** Absolute paths of one lab host. */
+export interface HostPaths {
+  readonly directory: string
+  readonly config: string
+  readonly pids: string
+  readonly supervisorLock: string
+  readonly hostLock: string
+  readonly state: string
+  readonly stores: string
+  readonly log: string
+  readonly pluginRoot: string
+  readonly run: string
+  readonly controlSocket: string
+}
+
+export const labFile = (directory: string): string => join(directory, 'lab.json')
+export const labLock = (directory: string): string => join(directory, 'lab.lock')
+export const coordinatorFile = (directory: string): string => join(directory, 'coordinator', 'coordinator.db')
+
+/** @param directory the lab's, absolute */
+export function hostPaths(directory: string, lab: Lab, host: string): HostPaths {
+  const own = join(directory, host)
+  const run = lab.runDirectory === null ? join(own, 'run') : join(lab.runDirectory, host)
+  return {
+    directory: own,
+    config: join(own, 'config.json'),
+    pids: join(own, 'pids.json'),
+    supervisorLock: join(own, 'supervisor.lock'),
+    hostLock: join(own, 'host.lock'),
+    state: join(own, 'state'),
+    stores: join(own, 'stores'),
+    log: join(own, 'log'),
+    pluginRoot: join(own, 'plugins'),
+    run,
+    controlSocket: join(run, 'control.sock'),
+  }
+}
+
+export const datapathSocket = (paths: HostPaths, index: number): string =>
+  join(paths.run, `datapath-${index}.sock`)
+
+/** The programs of a host in the order in which they start. */
+export const programNames = (lab: Lab): string[] => [
+  'xosand',
+  ...Array.from({ length: lab.datapaths }, (_, index) => `datapath-${index}`),
+]
+
+/**
+ * Chooses where the sockets of a new lab go.
+ *
+ * @returns null when the lab's own directory is short enough, else a new private directory
+ */
+export async function chooseRunDirectory(directory: string, hosts: number): Promise<string | null> {
+  const longest = join(directory, `h${hosts}`, 'run')
+  if (Buffer.byteLength(longest) + SOCKET_NAME_BYTES <= SOCKET_PATH_BYTES_MAX) {
+    return null
+  }
+  // The usual directory for temporary files may itself be deep, as in some continuous-integration systems.
+  const parent = Buffer.byteLength(tmpdir()) <= 20 ? tmpdir() : '/tmp'
+  return await mkdtemp(join(parent, 'xosan-lab-'))
+}
+
+/**
+ * @returns null when the directory holds no lab
+ * @throws XosanError INVALID_ARGUMENT when lab.json cannot be understood
+ */
+export async function readLab(directory: string): Promise<Lab | null> {
+  let text: string
+  try {
+    text = await readFile(labFile(directory), 'utf8')
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) {
+      return null
+    }
+    throw error
+  }
+  try {
+    return labSchema.parse(JSON.parse(text))
+  } catch (error) {
+    throw new XosanError('INVALID_ARGUMENT', { what: labFile(directory), reason: reasonOf(error) })
+  }
+}
+
+/** The host of that name. @throws XosanError INVALID_ARGUMENT with the names that there are */
+export function hostNamed(lab: Lab, name: string): LabHost {
+  const host = lab.hosts.find(candidate => candidate.name === name)
+  if (host === undefined) {
+    const names = lab.hosts.map(candidate => candidate.name).join(', ')
+    throw new XosanError('INVALID_ARGUMENT', { what: `host ${name}`, reason: `the lab has ${names}` })
+  }
+  return host
+}

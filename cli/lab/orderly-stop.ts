@@ -1,0 +1,43 @@
+import { type PidFile, handlesIn } from './pid-file.ts'
+import { type ProcessHandle, signal, waitForCondition } from './process-handle.ts'
+
+/** How long a program may take to close its volumes before it is killed, in milliseconds. */
+const STOP_TIMEOUT_MS = 30_000
+/** How long a killed process may take to be gone, in milliseconds. Far beyond anything but a stuck disk. */
+const KILL_TIMEOUT_MS = 10_000
+
+/**
+ * Ends the programs of a host with SIGTERM: the datapath processes first, while xosand still answers, as a
+ * host's shutdown does. What does not end in time is killed.
+ *
+ * @returns names of the programs that had to be killed
+ */
+export async function stopPrograms(file: PidFile): Promise<string[]> {
+  const programs = handlesIn(file).filter(({ name }) => name !== 'supervisor')
+  const killed: string[] = []
+  for (const group of [
+    programs.filter(({ name }) => name !== 'xosand'),
+    programs.filter(({ name }) => name === 'xosand'),
+  ]) {
+    const handles = group.map(({ handle }) => handle)
+    for (const handle of handles) {
+      signal(handle, 'SIGCONT')
+      signal(handle, 'SIGTERM')
+    }
+    const left = await waitForCondition(handles, 'down', STOP_TIMEOUT_MS)
+    await killAll(left)
+    killed.push(...group.filter(({ handle }) => left.includes(handle)).map(({ name }) => name))
+  }
+  return killed
+}
+
+/** SIGKILL, in the given order; resolves when all are gone. @throws Error when one does not go */
+export async function killAll(handles: readonly ProcessHandle[]): Promise<void> {
+  for (const handle of handles) {
+    signal(handle, 'SIGKILL')
+  }
+  const left = await waitForCondition(handles, 'down', KILL_TIMEOUT_MS)
+  if (left.length > 0) {
+    throw new Error(`processes ${left.map(({ pid }) => pid).join(', ')} do not end after SIGKILL`)
+  }
+}
