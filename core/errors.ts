@@ -168,6 +168,16 @@ export const ERRORS = {
     next: 'See the documentation for what is.',
     retriable: false,
   },
+  EXPORT_UNKNOWN: {
+    sentence: 'There is no export named {name} here.',
+    next: 'The connection is refused. Attach the volume, or correct the name.',
+    retriable: true,
+  },
+  EXPORT_REFUSED: {
+    sentence: '{host} refused to serve export {name}: {reason}.',
+    next: 'The client decides whether to open another session.',
+    retriable: true,
+  },
   // -- daemon ---------------------------------------------------------------------------------------------------
   DAEMON_UNREACHABLE: {
     sentence: 'xosand does not answer on {path}: {reason}.',
