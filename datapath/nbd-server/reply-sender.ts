@@ -1,0 +1,91 @@
+import { type Socket } from 'node:net'
+import { Chunk, CHUNK_DONE } from '../../core/nbd-wire/constants.ts'
+import { encodeSimpleReply, SIMPLE_REPLY_BYTES } from '../../core/nbd-wire/simple-reply.ts'
+import {
+  encodeBlockStatusPayload,
+  encodeChunkHeader,
+  encodeDataOffset,
+  encodeErrorPayload,
+  OFFSET_BYTES,
+  STRUCTURED_REPLY_BYTES,
+} from '../../core/nbd-wire/structured-reply.ts'
+import { type Extent } from '../block-device.ts'
+import { BatchedWriter } from '../nbd-socket/batched-writer.ts'
+import { ALLOCATION_CONTEXT_ID } from './handshake.ts'
+
+/** Which request a reply belongs to, and what its reply releases once it is written. */
+export interface Ticket {
+  readonly cookieHigh: number
+  readonly cookieLow: number
+  readonly cost: number
+}
+
+/**
+ * Writes the replies of one connection. With structured replies agreed on, READ and errors come as chunks (so that an
+ * error has a text, and may come instead of data); all other successes stay simple, which the protocol allows and
+ * is less to write.
+ */
+export class ReplySender {
+  readonly #writer: BatchedWriter
+  readonly #structured: boolean
+
+  /** @param written called with the costs and the number of replies that the kernel has taken */
+  constructor(socket: Socket, structured: boolean, written: (cost: number, replies: number) => void) {
+    this.#writer = new BatchedWriter(socket, written)
+    this.#structured = structured
+  }
+
+  /** Sends what is waiting for the end of this turn of the event loop. */
+  flush(): void {
+    this.#writer.flush()
+  }
+
+  success(ticket: Ticket): void {
+    this.#simple(0, ticket)
+    this.#writer.message(ticket.cost)
+  }
+
+  /** @param data handed over until they are written */
+  data(ticket: Ticket, offset: number, data: Uint8Array): void {
+    if (!this.#structured) {
+      this.#simple(0, ticket)
+    } else if (data.length === 0) {
+      this.#chunk(ticket, Chunk.none, 0)
+    } else {
+      this.#chunk(ticket, Chunk.offsetData, OFFSET_BYTES + data.length)
+      encodeDataOffset(this.#writer.slab, this.#writer.reserve(OFFSET_BYTES), offset)
+    }
+    if (data.length > 0) this.#writer.append(data)
+    this.#writer.message(ticket.cost)
+  }
+
+  blockStatus(ticket: Ticket, extents: readonly Extent[]): void {
+    const payload = encodeBlockStatusPayload(ALLOCATION_CONTEXT_ID, extents)
+    this.#chunk(ticket, Chunk.blockStatus, payload.length)
+    this.#writer.append(payload)
+    this.#writer.message(ticket.cost)
+  }
+
+  /** @param error one of `NbdError` @param text for people, and for the client of ours */
+  error(ticket: Ticket, error: number, text: string): void {
+    if (this.#structured) {
+      const payload = encodeErrorPayload(error, text)
+      this.#chunk(ticket, Chunk.error, payload.length)
+      this.#writer.append(payload)
+    } else {
+      this.#simple(error, ticket)
+    }
+    this.#writer.message(ticket.cost)
+  }
+
+  #simple(error: number, { cookieHigh, cookieLow }: Ticket): void {
+    const at = this.#writer.reserve(SIMPLE_REPLY_BYTES)
+    encodeSimpleReply(this.#writer.slab, at, error, cookieHigh, cookieLow)
+  }
+
+  /** The header of the only, and so last, chunk of a reply. */
+  #chunk({ cookieHigh, cookieLow }: Ticket, type: number, length: number): void {
+    const at = this.#writer.reserve(STRUCTURED_REPLY_BYTES)
+    encodeChunkHeader(this.#writer.slab, at, { flags: CHUNK_DONE, type, cookieHigh, cookieLow, length })
+  }
+}
