@@ -50,6 +50,11 @@ export const ERRORS = {
     next: 'The primary gives this host a new replica and copies it in full.',
     retriable: false,
   },
+  REPLICA_PRESENT: {
+    sentence: 'Replica {present} of volume {volume} is here already, where {wanted} is meant.',
+    next: 'Nothing is touched: files of a replica go only when a tombstone names its id.',
+    retriable: false,
+  },
   REPLICA_LOCKED: {
     sentence: 'The files of {path} are in use by another process.',
     next: 'Only one datapath process may serve a replica; end the other one.',
@@ -182,6 +187,11 @@ export const ERRORS = {
   DAEMON_UNREACHABLE: {
     sentence: 'xosand does not answer on {path}: {reason}.',
     next: 'See `systemctl status xosand`; running VMs are not affected.',
+    retriable: true,
+  },
+  DATAPATH_UNREACHABLE: {
+    sentence: 'Datapath process {index} of this host does not answer: {reason}.',
+    next: 'It is started again by itself; the call can be repeated then.',
     retriable: true,
   },
   PEER_UNREACHABLE: {

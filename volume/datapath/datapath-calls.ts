@@ -1,0 +1,123 @@
+import { XosanError } from '../../core/errors.ts'
+import { type SrId, type VolumeKey } from '../../core/units.ts'
+import { plainNbd } from '../../datapath/frontends/plain-nbd.ts'
+import { defineCall, domain, flag, uri, type SmapiCall } from '../call.ts'
+import { type VolumeContext } from '../context.ts'
+import { type Deadline } from '../deadline.ts'
+import { knownVolume } from '../volumes/volume-record.ts'
+import { moveEmptyReplicaHere } from './first-activation.ts'
+
+/** xapi asks for this only before non-persistent disks, which it makes with clones. */
+const open = defineCall(5000, { uri, persistent: flag }, async (_, { persistent }) => {
+  if (persistent) return null
+  throw new XosanError('UNSUPPORTED', {
+    what: 'A non-persistent disk',
+    reason: 'it needs a clone, and this version has none',
+  })
+})
+
+const close = defineCall(5000, { uri }, async () => null)
+
+const attach = defineCall(
+  15_000,
+  { uri, domain },
+  async (context, { uri: { sr, volume }, domain: holder }, deadline) =>
+    inOrder(context, volume, deadline, async () => {
+      await knownVolume(context, sr, volume, deadline)
+      await context.references.add(sr, volume, 'attached', holder)
+      const answer = await context.datapath.call('volume.attach', { sr, volume }, deadline.remainingMs())
+      return { implementations: [plainNbd(answer.socket, answer.exportName)] }
+    })
+)
+
+/** Long enough to wait until a primary that died has lost its promise, twice. */
+const ACTIVATE_MS = 30_000
+
+const activate = defineCall(
+  ACTIVATE_MS,
+  { uri, domain },
+  async (context, { uri: { sr, volume }, domain: holder }, deadline) =>
+    inOrder(context, volume, deadline, async () => {
+      const { state } = await knownVolume(context, sr, volume, deadline)
+      if (state.primary !== context.host) {
+        // Another host, or nobody, has the volume: whoever had activated it here before is gone. xapi never
+        // deactivates what a crash has ended.
+        await context.references.remove(volume, 'activated', '')
+      }
+      await moveEmptyReplicaHere(context, sr, volume, deadline)
+      if (!context.references.isHeld(volume, 'attached')) {
+        await context.references.add(sr, volume, 'attached', holder)
+        await context.datapath.call('volume.attach', { sr, volume }, deadline.remainingMs())
+      }
+      const deadlineMs = deadline.remainingMs()
+      await context.datapath.call('volume.activate', { sr, volume, deadlineMs }, deadlineMs)
+      await context.references.add(sr, volume, 'activated', holder)
+      return null
+    })
+)
+
+/** Idempotent. The volume is closed when the last domain lets go of it. */
+const deactivate = defineCall(
+  30_000,
+  { uri, domain },
+  async (context, { uri: { sr, volume }, domain: holder }, deadline) =>
+    inOrder(context, volume, deadline, async () => {
+      if (!context.references.isHeldByOthers(volume, 'activated', holder)) {
+        const deadlineMs = deadline.remainingMs()
+        await context.datapath.call('volume.deactivate', { sr, volume, deadlineMs }, deadlineMs)
+      }
+      await context.references.remove(volume, 'activated', holder)
+      return null
+    })
+)
+
+/** Never fails: a datapath process that cannot be asked now is told later, when it is compared with the references. */
+const detach = defineCall(
+  15_000,
+  { uri, domain },
+  async (context, { uri: { sr, volume }, domain: holder }, deadline) => {
+    try {
+      await inOrder(context, volume, deadline, async () => {
+        await context.references.remove(volume, 'attached', holder)
+        await context.references.remove(volume, 'activated', holder)
+        await letGo(context, sr, volume, deadline)
+      })
+    } catch (error) {
+      context.warn('a volume could not be detached now', { volume, reason: String(error) })
+    }
+    return null
+  }
+)
+
+async function letGo(context: VolumeContext, sr: SrId, volume: VolumeKey, deadline: Deadline): Promise<void> {
+  if (!context.references.isHeld(volume, 'activated')) {
+    const deadlineMs = deadline.remainingMs()
+    await context.datapath.call('volume.deactivate', { sr, volume, deadlineMs }, deadlineMs)
+  }
+  if (!context.references.isHeld(volume, 'attached')) {
+    await context.datapath.call('volume.detach', { sr, volume }, deadline.remainingMs())
+  }
+}
+
+/** Calls on one volume run one after the other on this host; between hosts the record decides. */
+async function inOrder<T>(
+  context: VolumeContext,
+  volume: VolumeKey,
+  deadline: Deadline,
+  work: () => Promise<T>
+): Promise<T> {
+  return context.datapathQueue.run(volume, async () => {
+    // Time may have run out while earlier calls were served; then nobody waits for this one any more.
+    deadline.remainingMs()
+    return work()
+  })
+}
+
+export const datapathCalls: Readonly<Record<string, SmapiCall>> = {
+  'Datapath.open': open,
+  'Datapath.attach': attach,
+  'Datapath.activate': activate,
+  'Datapath.deactivate': deactivate,
+  'Datapath.detach': detach,
+  'Datapath.close': close,
+}

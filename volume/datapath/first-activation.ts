@@ -1,0 +1,111 @@
+/**
+ * A volume that nobody ever opened holds only zeros, so a replica of it can be anywhere without a copy. When it is
+ * first activated on a host that has none, one is made there in place of another, and reads are local from then on.
+ */
+import { isPristine, type ReplicaRecord, type VolumeState } from '../../core/mirror/volume-record.ts'
+import { planFirstActivationMove } from '../../core/placement/first-activation-move.ts'
+import { type ReplicaId, type SrId, type VolumeKey } from '../../core/units.ts'
+import { tombstoneKey } from '../../cluster/keys.ts'
+import { serialiseTombstoneRecord, type TombstoneRecord } from '../../cluster/records.ts'
+import { transactUntilKnown } from '../amend.ts'
+import { type VolumeContext } from '../context.ts'
+import { type Deadline } from '../deadline.ts'
+import { liveHosts } from '../live-hosts.ts'
+import { amendState, knownVolume } from '../volumes/volume-record.ts'
+
+/** What the move may cost an activation; without it the volume works all the same. */
+const MOVE_MS = 5000
+
+/**
+ * Moves a replica of a pristine volume to this host, if it has none and has room. What goes wrong is logged, and the
+ * volume is activated with the replicas that it has.
+ *
+ * The new replica begins with a tombstone of its own, which goes in the transaction that makes it part of the volume:
+ * whatever happens before leaves files that the janitor may delete.
+ */
+export async function moveEmptyReplicaHere(
+  context: VolumeContext,
+  sr: SrId,
+  volume: VolumeKey,
+  deadline: Deadline
+): Promise<void> {
+  const { state } = await knownVolume(context, sr, volume, deadline)
+  if (!isPristine(state) || state.mirrors.flat().some(({ host }) => host === context.host)) return
+  try {
+    const hosts = await liveHosts(context, sr, deadline)
+    const plan = planFirstActivationMove(state, context.host, hosts)
+    const here = hosts.find(({ host }) => host === context.host)
+    if (plan === null || here === undefined) return
+    const made: ReplicaRecord = {
+      host: context.host,
+      store: here.store,
+      replica: context.random.uuid() as ReplicaId,
+      inSync: true,
+    }
+    context.replicasInTheMaking.add(made.replica)
+    try {
+      await move(
+        context,
+        { sr, volume, layers: state.layers, size: state.size, replaced: plan, made },
+        deadline
+      )
+    } finally {
+      context.replicasInTheMaking.delete(made.replica)
+    }
+  } catch (error) {
+    context.warn('no replica could be moved to this host before the first activation', {
+      volume,
+      reason: String(error),
+    })
+  }
+}
+
+interface Move extends Pick<VolumeState, 'layers' | 'size'> {
+  readonly sr: SrId
+  readonly volume: VolumeKey
+  readonly replaced: ReplicaId
+  readonly made: ReplicaRecord
+}
+
+async function move(context: VolumeContext, plan: Move, deadline: Deadline): Promise<void> {
+  const { sr, volume, layers, size, replaced, made } = plan
+  const tombstoneOfMade = tombstone(sr, { version: 1, volume, host: made.host, replica: made.replica })
+  await transactUntilKnown(context, [{ key: tombstoneOfMade.key, revision: 0 }], [tombstoneOfMade], deadline)
+  await context
+    .agent(made.host)
+    .replica(
+      'replica.create',
+      { sr, volume, replica: made.replica, store: made.store, layers: [...layers], size },
+      deadline.remainingMs(MOVE_MS)
+    )
+  const { state: before } = await knownVolume(context, sr, volume, deadline)
+  const old = before.mirrors.flat().find(({ replica }) => replica === replaced)
+  if (old === undefined) return
+  await amendState(
+    context,
+    sr,
+    volume,
+    state => {
+      const unchanged = isPristine(state) && state.operation === undefined && state.size === size
+      if (!unchanged || !state.mirrors.flat().some(({ replica }) => replica === replaced)) return state
+      return {
+        ...state,
+        mirrors: state.mirrors.map(mirror =>
+          mirror.map(replica => (replica.replica === replaced ? made : replica))
+        ),
+      }
+    },
+    deadline,
+    {
+      changes: [
+        { key: tombstoneOfMade.key, value: null },
+        tombstone(sr, { version: 1, volume, host: old.host, replica: replaced }),
+      ],
+    }
+  )
+}
+
+function tombstone(sr: SrId, record: TombstoneRecord): { key: string; value: string } {
+  const key = tombstoneKey(sr, record.replica)
+  return { key, value: serialiseTombstoneRecord(key, record) }
+}
