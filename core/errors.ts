@@ -44,6 +44,11 @@ export const ERRORS = {
     next: 'Try again; see `xosan status` for what is slow or away.',
     retriable: true,
   },
+  WRITES_LOST: {
+    sentence: 'Writes of volume {volume} that were not flushed are lost: every host that held them lost power.',
+    next: 'This flush fails, once. Treat it as a disk that lost power: check the file system in the guest.',
+    retriable: false,
+  },
   // -- replicas -------------------------------------------------------------------------------------------------
   REPLICA_GONE: {
     sentence: 'The replica {replica} of volume {volume} is not here: {reason}.',
