@@ -5,7 +5,16 @@ import { closeSync, openSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { lockFile } from './file-lock.ts'
-import { type HostPaths, type Lab, type LabHost, hostPaths, programNames } from './layout.ts'
+import { XosanError } from '../../core/errors.ts'
+import {
+  type HostPaths,
+  type Lab,
+  type LabHost,
+  hostPaths,
+  labLock,
+  programNames,
+  readLab,
+} from './layout.ts'
 import { killAll, stopPrograms } from './orderly-stop.ts'
 import { handlesIn, readPidFile } from './pid-file.ts'
 import {
@@ -57,19 +66,20 @@ export class HostControl {
 
   /** Starts whatever is missing and resolves when everything answers. */
   async start(): Promise<void> {
-    let waiting = true
+    await this.#ensureSupervised()
+    const ready = new AbortController()
     // The supervisor that is there now may be on its way out, by a shutdown that was ordered before us.
     const keepSupervised = async (): Promise<void> => {
-      while (waiting) {
-        await this.#whileLocked(() => this.#ensureSupervisor())
-        await delay(SUPERVISOR_CHECK_MS)
+      for (;;) {
+        await delay(SUPERVISOR_CHECK_MS, undefined, { signal: ready.signal })
+        await this.#ensureSupervised()
       }
     }
     const supervised = keepSupervised()
     try {
       await Promise.race([waitUntilReady(this.#lab, this.paths), supervised])
     } finally {
-      waiting = false
+      ready.abort()
       await supervised.catch(() => undefined)
     }
   }
@@ -107,8 +117,8 @@ export class HostControl {
   }
 
   async status(): Promise<HostStatus> {
-    const file = await readPidFile(this.paths.pids)
-    const known = new Map(handlesIn(file).map(({ name, ...run }) => [name, run]))
+    const noted = handlesIn(await readPidFile(this.paths.pids))
+    const known = new Map(noted.map(({ name, ...run }) => [name, run]))
     const processes = ['supervisor', ...programNames(this.#lab)].map((name): ProcessStatus => {
       const run = known.get(name)
       const condition = run === undefined ? 'down' : conditionOf(run.handle)
@@ -126,6 +136,12 @@ export class HostControl {
       condition: conditions.size === 1 && only !== undefined ? only : 'partly',
       processes,
     }
+  }
+
+  /** The programs that its supervisor has noted, by name, and the supervisor. */
+  async named(): Promise<ReadonlyMap<string, ProcessHandle>> {
+    const noted = handlesIn(await readPidFile(this.paths.pids))
+    return new Map(noted.map(({ name, handle }) => [name, handle]))
   }
 
   /** Everything of this host that lives, the supervisor first. */
@@ -152,10 +168,24 @@ export class HostControl {
     }
   }
 
-  async #ensureSupervisor(): Promise<void> {
-    if ((await this.#supervisors()).length > 0) {
-      return
+  /** @throws XosanError INVALID_ARGUMENT when the lab has been removed meanwhile */
+  async #ensureSupervised(): Promise<void> {
+    const lock = await lockFile(labLock(this.#directory), LOCK_WAIT_MS)
+    try {
+      if ((await readLab(this.#directory)) === null) {
+        throw new XosanError('INVALID_ARGUMENT', { what: this.#directory, reason: 'the lab is gone' })
+      }
+      await this.#whileLocked(async () => {
+        if ((await this.#supervisors()).length === 0) {
+          await this.#spawnSupervisor()
+        }
+      })
+    } finally {
+      await lock.release()
     }
+  }
+
+  async #spawnSupervisor(): Promise<void> {
     const log = openSync(join(this.paths.log, 'supervisor.log'), 'a', 0o600)
     const child = spawn(process.execPath, this.#supervisorArguments(), {
       cwd: '/',
@@ -169,9 +199,10 @@ export class HostControl {
   }
 
   async #killEverything(): Promise<void> {
-    await killAll(await this.processes())
-    // What the supervisor started while it died.
-    await killAll(await this.processes())
+    // Again, for what the supervisor started while it died.
+    for (let left = await this.processes(); left.length > 0; left = await this.processes()) {
+      await killAll(left)
+    }
   }
 
   /** Keeps two commands from starting one host twice, or one from starting what the other is killing. */

@@ -1,6 +1,7 @@
 /** What xapi would do with the hosts of a lab: make an SR and volumes, attach and activate them, through the entry scripts. */
 import { z } from 'zod'
 import { callEntryScript } from './entry-script.ts'
+import { type NbdAddress } from './guest-disk.ts'
 import { type LabReport } from './lab.ts'
 
 export type PoolHost = LabReport['hosts'][number]
@@ -17,12 +18,6 @@ export interface PoolVolume {
   readonly uri: string
   /** Virtual size in bytes. */
   readonly size: number
-}
-
-/** Where a guest connects. */
-export interface NbdAddress {
-  readonly socket: string
-  readonly exportName: string
 }
 
 const dictionary = z.record(z.string(), z.string())

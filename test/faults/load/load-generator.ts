@@ -8,8 +8,8 @@
 import { hasCode } from '../../../core/errors.ts'
 import { byteLength, byteOffset } from '../../../core/units.ts'
 import { type BlockDevice } from '../../../datapath/block-device.ts'
+import { connectDisk } from '../../../cli/lab/guest-disk.ts'
 import { signal } from '../../../cli/lab/process-handle.ts'
-import { connectDevice } from '../../support/nbd-device.ts'
 import { Journal, modelFromJournal } from './journal.ts'
 import { type LoadCommand, type LoadMessage, type LoadOptions, type LoadReport } from './load-protocol.ts'
 import { SECTOR_BYTES, fillSectors, identifySector } from './sector-content.ts'
@@ -51,6 +51,8 @@ class LoadGenerator {
   readonly #writes = new Map<number, Range & { readonly sentAt: number }>()
   readonly #reads = new Set<{ readonly sentAt: number }>()
   #kill: Extract<LoadCommand, { kind: 'kill' }> | null = null
+  /** False while the volume is only being checked. */
+  #running = false
   #stopping = false
   #turnScheduled = false
   #sinceFlush = 0
@@ -98,6 +100,7 @@ class LoadGenerator {
   async run(): Promise<void> {
     await new Promise<void>(resolve => {
       this.#ended = resolve
+      this.#running = true
       this.#schedule()
     })
   }
@@ -138,7 +141,7 @@ class LoadGenerator {
   }
 
   #schedule(): void {
-    if (!this.#turnScheduled) {
+    if (this.#running && !this.#turnScheduled) {
       this.#turnScheduled = true
       setImmediate(() => {
         this.#turnScheduled = false
@@ -271,7 +274,7 @@ const isConnectionLost = (error: unknown): boolean => hasCode(error, 'PEER_UNREA
 
 async function main(): Promise<void> {
   const options = JSON.parse(process.argv[2] ?? '') as LoadOptions
-  const device = await connectDevice(options)
+  const device = await connectDisk(options)
   const model = modelFromJournal(options.journal, device.size / SECTOR_BYTES)
   const generator = new LoadGenerator(options, device, model)
   process.on('message', (command: LoadCommand) => generator.command(command))

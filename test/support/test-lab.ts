@@ -1,0 +1,88 @@
+import { randomUUID } from 'node:crypto'
+import { mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type HostControl } from '../../cli/lab/host-control.ts'
+import { labDown, labHost, labUp } from '../../cli/lab/lab.ts'
+import { type PoolHost, type PoolSr, type PoolVolume, createSr, createVolume } from '../../cli/lab/pool.ts'
+import { programsDirectory } from '../../cli/lab/programs.ts'
+import { showVolume } from '../../cli/lab/volume-watch.ts'
+
+/** A lab with an SR, in a temporary directory. */
+export class TestLab {
+  /** Holds the lab, the SR's disks, and whatever a test puts beside them. */
+  readonly directory: string
+  readonly hosts: readonly PoolHost[]
+  readonly sr: PoolSr
+
+  private constructor(directory: string, hosts: readonly PoolHost[], sr: PoolSr) {
+    this.directory = directory
+    this.hosts = hosts
+    this.sr = sr
+  }
+
+  /** Starts the programs of dist/, as `npm run build` made them. */
+  static async start(hosts: number): Promise<TestLab> {
+    const directory = await mkdtemp(join(tmpdir(), 'xosan-test-'))
+    try {
+      const lab = join(directory, 'lab')
+      // Where the bundled programs are can be chosen so that a drill can go on while dist/ is being rebuilt.
+      const programs = process.env['XOSAN_TEST_PROGRAMS'] ?? programsDirectory()
+      const report = await labUp(lab, { hosts, datapaths: 2, programs }, () => undefined)
+      const path = join(directory, 'disks')
+      await mkdir(path, { mode: 0o700 })
+      const copies = String(Math.min(2, hosts))
+      return new TestLab(
+        directory,
+        report.hosts,
+        await createSr(report.hosts, randomUUID(), { path, copies })
+      )
+    } catch (error) {
+      await labDown(join(directory, 'lab'), false, () => undefined).catch(() => undefined)
+      throw error
+    }
+  }
+
+  /** @param keep leaves the data for a look at what went wrong */
+  async dispose(keep = false): Promise<void> {
+    await labDown(join(this.directory, 'lab'), keep, () => undefined)
+    if (!keep) await rm(this.directory, { recursive: true, force: true })
+  }
+
+  control(host: PoolHost): Promise<HostControl> {
+    return labHost(join(this.directory, 'lab'), host.name)
+  }
+
+  /** @param size in bytes */
+  createVolume(size: number): Promise<PoolVolume> {
+    return createVolume(this.hosts[0]!, this.sr.sr, 'test', size)
+  }
+
+  /** Directory whose `xosan/` holds all hosts' stores. */
+  get path(): string {
+    return this.sr.deviceConfig['path'] ?? ''
+  }
+
+  host(uuid: string): PoolHost {
+    const found = this.hosts.find(host => host.uuid === uuid)
+    if (found === undefined) throw new Error(`no lab host has the UUID ${uuid}`)
+    return found
+  }
+
+  /** Which host is what for a volume that is open. @param asked a host that knows */
+  async roles(asked: PoolHost, volume: PoolVolume): Promise<Roles> {
+    const { primary, replicas } = await showVolume(asked, volume)
+    if (primary === null) throw new Error(`volume ${volume.key} is closed`)
+    const secondary = replicas.find(({ host }) => host !== primary)
+    const bystander = this.hosts.find(({ uuid }) => uuid !== primary && uuid !== secondary?.host)
+    if (secondary === undefined || bystander === undefined) throw new Error('a role has no host')
+    return { primary: this.host(primary), secondary: this.host(secondary.host), bystander }
+  }
+}
+
+/** The primary with a local replica, the host of the other replica, and a host without one. */
+export interface Roles {
+  readonly primary: PoolHost
+  readonly secondary: PoolHost
+  readonly bystander: PoolHost
+}
