@@ -1,0 +1,37 @@
+/**
+ * Counts up its own member of a shared record through the embedded coordinator and prints a line for each success.
+ * Arguments: database file, name, how often.
+ */
+import { openEmbeddedCoordinator } from '../../../cluster/embedded/embedded-coordinator.ts'
+import { update } from '../../../cluster/update.ts'
+import { millis } from '../../../core/units.ts'
+import { createNodeClock } from '../../../daemon/ports/node-clock.ts'
+import { nodeRandom } from '../../../daemon/ports/node-random.ts'
+
+const [path = '', name = '', times = '0'] = process.argv.slice(2)
+const clock = createNodeClock()
+const coordinator = await openEmbeddedCoordinator({
+  path,
+  clock,
+  random: nodeRandom,
+  callTimeMs: millis(60_000),
+})
+process.stdout.write('ready\n')
+for (let i = 1; i <= Number(times); i++) {
+  await update(
+    coordinator,
+    'counts',
+    current => {
+      const counts = JSON.parse(current?.value ?? '{}') as Record<string, number>
+      return { value: JSON.stringify({ ...counts, [name]: (counts[name] ?? 0) + 1 }) }
+    },
+    {
+      clock,
+      random: nodeRandom,
+      deadline: millis(clock.now() + 120_000),
+      isMine: current => (JSON.parse(current?.value ?? '{}') as Record<string, number>)[name] === i,
+    }
+  )
+  process.stdout.write('counted\n')
+}
+await coordinator.close()
