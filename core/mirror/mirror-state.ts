@@ -69,6 +69,14 @@ interface Link {
   promiseUntil: Millis
 }
 
+export interface LinkStanding {
+  readonly replica: ReplicaId
+  /** `in-sync` when the record counts it so in either version while a change of it is unsettled. */
+  readonly standing: Standing
+  /** In-sync in both versions, and not merely about to become so. */
+  readonly mayBeRead: boolean
+}
+
 export class MirrorState {
   readonly #links = new Map<ReplicaId, Link>()
   readonly #order = new RequestOrder<MirrorRequest>()
@@ -127,22 +135,21 @@ export class MirrorState {
   }
 
   removeLink(replica: ReplicaId): void {
-    this.setStanding(replica, 'stale', false)
+    this.setStandings([{ replica, standing: 'stale', mayBeRead: false }])
     this.#links.delete(replica)
   }
 
   /**
-   * Says how the record counts a replica.
-   *
-   * @param standing `in-sync` when it is in-sync in either version of an unsettled record
-   * @param mayBeRead in-sync in both versions, and not merely about to become so
+   * Says how the record counts the replicas. All at once: between two of them a change could look acknowledged that
+   * is not.
    */
-  setStanding(replica: ReplicaId, standing: Standing, mayBeRead: boolean): void {
-    const link = this.#link(replica)
-    link.standing = standing
-    link.mayBeRead = mayBeRead
-    if (standing === 'stale')
-      for (const request of [...this.#running.values()]) request.pending.delete(replica)
+  setStandings(standings: readonly LinkStanding[]): void {
+    for (const { replica, standing, mayBeRead } of standings) {
+      const link = this.#link(replica)
+      link.standing = standing
+      link.mayBeRead = mayBeRead
+      if (standing === 'stale') for (const request of this.#running.values()) request.pending.delete(replica)
+    }
     for (const request of [...this.#running.values()]) this.#settle(request)
     this.#retryHeld()
   }

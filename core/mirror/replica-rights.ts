@@ -37,13 +37,12 @@ export class ReplicaRights {
 
   /**
    * @param accepted the epoch that the replica has stored
-   * @param wasOpen the replica was not closed clean, so an earlier process may have owed a promise
-   * @param startedAt when this process started to listen
+   * @param startedAt when this process started: what an earlier one promised ends one promise time later
    */
-  constructor(accepted: Epoch, wasOpen: boolean, startedAt: Millis, promiseTimeMs: Millis) {
+  constructor(accepted: Epoch, startedAt: Millis, promiseTimeMs: Millis) {
     this.#accepted = accepted
     this.#promiseTimeMs = promiseTimeMs
-    this.#graceUntil = wasOpen ? ((startedAt + promiseTimeMs) as Millis) : (-1 as Millis)
+    this.#graceUntil = (startedAt + promiseTimeMs) as Millis
   }
 
   get accepted(): Epoch {

@@ -172,6 +172,12 @@ export class Layer {
     }
   }
 
+  /** Sets the intents of all regions, durably. */
+  async markAllIntents(): Promise<void> {
+    const intent = this.#intents.ensure(0 as RegionIndex, this.#intents.regions.size as RegionIndex)
+    if (intent !== undefined) await this.#orFatal(intent)
+  }
+
   /** Makes cleared intents durable, for a clean close. */
   async writeClearedIntents(): Promise<void> {
     await this.#intents.writeCleared().catch((error: unknown) => {

@@ -1,0 +1,64 @@
+import { type ByteLength, type ByteOffset } from '../../core/units.ts'
+import {
+  type BlockDevice,
+  type BlockDeviceCapabilities,
+  type Extent,
+  type TrimRequest,
+  type WriteRequest,
+  type ZeroRequest,
+} from '../block-device.ts'
+import { type VolumeMirror } from './volume-mirror.ts'
+
+const CAPABILITIES: BlockDeviceCapabilities = {
+  writable: true,
+  flush: true,
+  fua: true,
+  trim: true,
+  zero: true,
+  fastZero: true,
+  allocation: true,
+  multiConnection: true,
+  sequenced: false,
+}
+
+/** The volume as its guest sees it. What cannot go on now waits; see `VolumeMirror`. */
+export class MirrorDevice implements BlockDevice {
+  readonly capabilities = CAPABILITIES
+  readonly size: ByteLength
+  readonly #mirror: VolumeMirror
+
+  /** @param size in bytes, from the record */
+  constructor(mirror: VolumeMirror, size: ByteLength) {
+    this.#mirror = mirror
+    this.size = size
+  }
+
+  async read(offset: ByteOffset, into: Uint8Array): Promise<void> {
+    return this.#mirror.read(offset, into)
+  }
+
+  async write({ offset, data, durable }: WriteRequest): Promise<void> {
+    return this.#mirror.change('write', { offset, length: data.length as ByteLength, durable }, data)
+  }
+
+  async zero(request: ZeroRequest): Promise<void> {
+    return this.#mirror.change('zero', request, null)
+  }
+
+  async trim(request: TrimRequest): Promise<void> {
+    return this.#mirror.change('trim', request, null)
+  }
+
+  async flush(): Promise<void> {
+    return this.#mirror.flush()
+  }
+
+  async allocation(offset: ByteOffset, length: ByteLength): Promise<Extent[]> {
+    return this.#mirror.allocation(offset, length)
+  }
+
+  /** The mirror is closed by whoever opened it, when the volume is deactivated. */
+  async close(): Promise<void> {
+    await Promise.resolve()
+  }
+}

@@ -1,0 +1,314 @@
+/**
+ * The primary's connection to one replica, and its care for it.
+ *
+ * An in-sync replica whose session is lost is connected again at once; if that does not succeed within the grace, or
+ * if it fell silent, or lost power, or has lost its disk, it is taken out of the record and becomes stale. A
+ * stale one is asked again and again; when it answers it is rebuilt from the write intents and put back. Whatever
+ * goes wrong on the way starts the rebuild again from the intents, which lose nothing until it has succeeded.
+ */
+import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
+import {
+  type AcceptAnswer,
+  type EpochAnswer,
+  type ProcessIdentity,
+  type ReplicaAddress,
+  type SessionName,
+} from '../../core/mirror/messages.ts'
+import { type Confirmation, promiseUntil } from '../../core/mirror/promise.ts'
+import { type RegionSet } from '../../core/mirror/region-set.ts'
+import { type MirrorTiming } from '../../core/mirror/timing.ts'
+import { type ReplicaRecord } from '../../core/mirror/volume-record.ts'
+import { type Clock } from '../../core/ports/clock.ts'
+import {
+  type BootId,
+  type Epoch,
+  type Millis,
+  type Sequence,
+  type SessionNumber,
+  epoch as toEpoch,
+} from '../../core/units.ts'
+import { type Purpose } from '../../core/mirror/messages.ts'
+import { type ReplicaPeer, type ReplicaSession } from './replica-peer.ts'
+import { pause } from './signal.ts'
+
+/** Why a session was ended from this side because nothing came back in time. */
+export const SILENCE = 'no answer in time'
+
+/** What a link asks of the mirror that it belongs to. */
+export interface LinkOwner {
+  readonly clock: Clock
+  readonly timing: MirrorTiming
+  readonly identity: ProcessIdentity
+  readonly purpose: Purpose
+  epoch(): Epoch
+  address(replica: ReplicaRecord): ReplicaAddress
+  nextSession(): SessionNumber
+  mustAcknowledge(link: ReplicaLink): boolean
+  /** A session is open, and the link's intents are known if it is in-sync. */
+  connected(link: ReplicaLink): void
+  disconnected(link: ReplicaLink, reason: string): void
+  promised(link: ReplicaLink, until: Millis): void
+  /** Takes the replica out of the in-sync set. Resolves when that is done, or when it cannot be done now. */
+  exclude(link: ReplicaLink, reason: string): Promise<void>
+  /** Raises the epoch above one that a contender has reserved. */
+  raise(): Promise<void>
+  /** Copies to a connected stale replica what it lacks and puts it back. Rejects when its session is lost. */
+  rebuild(link: ReplicaLink): Promise<void>
+  /** Gives the host a new replica in the place of a lost one. */
+  replace(link: ReplicaLink, reason: string): Promise<void>
+  /** Resolves when something about the mirror's replicas has changed. */
+  changed(): Promise<void>
+  log(event: string, link: ReplicaLink, reason: string): void
+}
+
+/** A reason to take a replica out that no reconnecting mends. */
+class ReplicaLost extends Error {}
+/** The replica has accepted a higher epoch than ours. */
+class EpochTaken extends Error {}
+
+export class ReplicaLink {
+  readonly record: ReplicaRecord
+  readonly peer: ReplicaPeer
+  readonly #owner: LinkOwner
+  #session: ReplicaSession | null = null
+  #name: SessionName | null = null
+  #sequence = 0
+  #confirmation: Confirmation | null = null
+  #confirming = false
+  #stopPulse: () => void
+  /** Boot in which the replica was last known to hold everything; null until it answered. */
+  boot: BootId | null = null
+  /** It may lack un-flushed writes of before the takeover, in regions that are not reconciled yet. */
+  mayHaveLost = false
+  /** Regions that may differ, as the replica said when the volume was opened. */
+  intents: RegionSet | null = null
+  /** Being put back: it must acknowledge, but is not read yet. */
+  promoted = false
+  /** Its host lost power while this primary relied on it. */
+  wasRestarted = false
+  /** It is connected and receives what is written, while it is brought up to date. */
+  rebuilding = false
+  #stopped = false
+
+  constructor(record: ReplicaRecord, peer: ReplicaPeer, owner: LinkOwner) {
+    this.record = record
+    this.peer = peer
+    this.#owner = owner
+    this.#stopPulse = peer.onPulse(() => this.#pulse())
+  }
+
+  get session(): ReplicaSession | null {
+    return this.#session
+  }
+
+  get name(): SessionName | null {
+    return this.#name
+  }
+
+  /** The number that the last change sent in this session carried. */
+  get lastSequence(): Sequence {
+    return this.#sequence as Sequence
+  }
+
+  /** Number for the next change; the caller sends it before it gives up control. */
+  nextSequence(): Sequence {
+    return ++this.#sequence as Sequence
+  }
+
+  /** Cares for the replica until the mirror stops. */
+  async run(): Promise<void> {
+    while (!this.#stopped) {
+      if (this.#owner.mustAcknowledge(this)) await this.#stayConnected()
+      else await this.#rejoin()
+    }
+  }
+
+  stop(reason: string): void {
+    this.#stopped = true
+    this.#stopPulse()
+    this.#session?.abort(reason)
+  }
+
+  /** Ends the session of a replica that has given no sign of life for too long. */
+  checkSilence(now: Millis): void {
+    if (this.peer.local || this.#session === null || this.#confirmation === null) return
+    const { pulse } = this.peer
+    const heard = pulse.incarnation === this.#confirmation.incarnation ? pulse.renewedSentAt : -1
+    if (now - Math.max(heard, this.#confirmation.sentAt) > this.#owner.timing.replicaSilenceMs) {
+      this.#session.abort(SILENCE)
+    }
+  }
+
+  // -- in-sync ----------------------------------------------------------------------------------------------------
+
+  async #stayConnected(): Promise<void> {
+    const owner = this.#owner
+    const since = owner.clock.now()
+    while (!this.#stopped && owner.mustAcknowledge(this)) {
+      try {
+        const session = await this.#connect(true)
+        owner.connected(this)
+        const reason = await session.closed
+        this.#lost(reason)
+        if (reason === SILENCE && !this.#stopped) await this.#exclude(reason)
+        return
+      } catch (error) {
+        this.#lost(reasonOf(error))
+        if (this.#stopped) return
+        if (error instanceof EpochTaken) {
+          await owner.raise()
+        } else {
+          const waited = owner.clock.now() - since
+          if (error instanceof ReplicaLost || waited >= owner.timing.reconnectGraceMs) {
+            await this.#exclude(reasonOf(error))
+          } else {
+            await pause(owner.clock, owner.timing.retryDelayMs)
+          }
+        }
+      }
+    }
+  }
+
+  async #exclude(reason: string): Promise<void> {
+    const owner = this.#owner
+    await owner.exclude(this, reason)
+    // It is the last one that has everything: there is nothing to do but to wait for it, or for another.
+    if (!this.#stopped && owner.mustAcknowledge(this)) {
+      await Promise.race([owner.changed(), pause(owner.clock, owner.timing.rejoinIntervalMs)])
+    }
+  }
+
+  async #connect(inSync: boolean): Promise<ReplicaSession> {
+    const owner = this.#owner
+    const address = owner.address(this.record)
+    let epoch = owner.epoch()
+    let answer = await this.#confirm(address, epoch)
+    if (answer.kind === 'refused' && answer.accepted < owner.epoch()) {
+      // It missed the last change of membership, or a contender that came to nothing had its word.
+      epoch = owner.epoch()
+      this.#check(await this.#accept(address, epoch, inSync))
+      answer = await this.#confirm(address, epoch)
+    }
+    this.#check(answer)
+    if (inSync) {
+      this.boot ??= answer.identity.boot
+      this.wasRestarted = this.boot !== answer.identity.boot
+      if (this.wasRestarted) throw new ReplicaLost('its host was started anew')
+    } else {
+      this.boot = answer.identity.boot
+    }
+    const name = { address, epoch, session: owner.nextSession() }
+    const session = await peerCall(() => this.peer.openSession(name))
+    if (this.#stopped) session.abort('the volume is not served here any more')
+    this.#session = session
+    this.#name = name
+    this.#sequence = 0
+    if (this.intents === null || !inSync) this.intents = await peerCall(() => this.peer.intents(name))
+    this.#pulse()
+    return session
+  }
+
+  async #accept(address: ReplicaAddress, epoch: Epoch, inSync: boolean): Promise<AcceptAnswer> {
+    const { identity: asker, purpose } = this.#owner
+    const voidUpTo = toEpoch(epoch - 1)
+    return this.peer.accept({ address, epoch, asker, purpose, inSync, voidUpTo })
+  }
+
+  async #confirm(address: ReplicaAddress, epoch: Epoch): Promise<EpochAnswer> {
+    const { identity: asker, purpose, clock } = this.#owner
+    const sentAt = clock.now()
+    const answer = await this.peer.confirm({ address, epoch, asker, purpose })
+    if (answer.kind === 'ok') {
+      const { identity, takenAway } = answer
+      this.#confirmation = { incarnation: identity.incarnation, sentAt, takenAway }
+    }
+    return answer
+  }
+
+  #check(answer: AcceptAnswer | EpochAnswer): void {
+    switch (answer.kind) {
+      case 'accepted':
+      case 'ok':
+        return
+      case 'gone':
+        throw new ReplicaLost(`the replica is gone: ${answer.reason}`)
+      case 'failed':
+        throw new ReplicaLost(`its disk failed: ${answer.reason}`)
+      case 'refused':
+        throw new EpochTaken(`it has accepted epoch ${answer.accepted}`)
+      case 'higher-epoch':
+        throw new EpochTaken(`it has accepted epoch ${answer.epoch}`)
+      case 'promised':
+        throw new Error('it owes a promise to another host')
+    }
+  }
+
+  #lost(reason: string): void {
+    this.#session?.abort(reason)
+    this.#session = null
+    this.#name = null
+    this.#owner.disconnected(this, reason)
+  }
+
+  /** A heartbeat was answered: the promise is longer, unless it must be asked for again. */
+  #pulse(): void {
+    const confirmation = this.#confirmation
+    if (confirmation === null || this.peer.local) return
+    const { pulse } = this.peer
+    this.#owner.promised(this, promiseUntil(confirmation, pulse, this.#owner.timing.promiseTimeMs))
+    const taken = pulse.incarnation === confirmation.incarnation && pulse.takenAway !== confirmation.takenAway
+    if (taken && this.#session !== null && !this.#confirming) void this.#confirmAgain(this.#session)
+  }
+
+  /** The peer took some volume away from this process. Was it this one? */
+  async #confirmAgain(session: ReplicaSession): Promise<void> {
+    this.#confirming = true
+    try {
+      this.#check(await this.#confirm(this.#owner.address(this.record), this.#owner.epoch()))
+      this.#pulse()
+    } catch (error) {
+      session.abort(reasonOf(error))
+    } finally {
+      this.#confirming = false
+    }
+  }
+
+  // -- stale ------------------------------------------------------------------------------------------------------
+
+  async #rejoin(): Promise<void> {
+    const owner = this.#owner
+    try {
+      const address = owner.address(this.record)
+      const answer = await this.#accept(address, owner.epoch(), false)
+      if (answer.kind === 'gone') {
+        await owner.replace(this, answer.reason)
+      } else {
+        this.#check(answer)
+        await this.#connect(false)
+        await owner.rebuild(this)
+        // In-sync again, with the session that saw all of it.
+        const reason = await this.#session!.closed
+        this.#lost(reason)
+        if (reason === SILENCE && !this.#stopped && owner.mustAcknowledge(this)) await this.#exclude(reason)
+        return
+      }
+    } catch (error) {
+      this.#lost(reasonOf(error))
+      if (!this.#stopped && error instanceof EpochTaken) await owner.raise()
+    }
+    if (!this.#stopped && !owner.mustAcknowledge(this)) {
+      await pause(owner.clock, owner.timing.rejoinIntervalMs)
+    }
+  }
+}
+
+/** Calls whose refusal says that the replica itself is lost say so with these codes. */
+async function peerCall<Result>(call: () => Promise<Result>): Promise<Result> {
+  try {
+    return await call()
+  } catch (error) {
+    if (hasCode(error, 'EPOCH_STALE')) throw new EpochTaken(error.message)
+    if (hasCode(error, 'REPLICA_GONE') || hasCode(error, 'DISK_FAILED')) throw new ReplicaLost(error.message)
+    throw error instanceof XosanError ? error : new Error(reasonOf(error))
+  }
+}

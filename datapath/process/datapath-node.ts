@@ -1,0 +1,419 @@
+/**
+ * One datapath process without its sockets: the volumes that it serves to guests, and the replicas that it serves to
+ * its peers. Everything outside comes in through ports, so that the simulator runs this very code.
+ */
+import { parseKey, SRS_PREFIX, volumeStateKey } from '../../cluster/keys.ts'
+import { parseVolumeState } from '../../cluster/volume-state.ts'
+import { reasonOf, XosanError } from '../../core/errors.ts'
+import { type ProcessIdentity, type Purpose } from '../../core/mirror/messages.ts'
+import { type MirrorTiming } from '../../core/mirror/timing.ts'
+import { type VolumeState } from '../../core/mirror/volume-record.ts'
+import { type Clock, type Timer } from '../../core/ports/clock.ts'
+import { type Coordinator } from '../../core/ports/coordinator.ts'
+import { type Random } from '../../core/ports/random.ts'
+import { type HostId, type Millis, type SrId, type VolumeKey } from '../../core/units.ts'
+import { RecordStore } from '../mirror/record-store.ts'
+import { type ReplicaPeer } from '../mirror/replica-peer.ts'
+import { Mutex, pause } from '../mirror/signal.ts'
+import { VolumeMirror } from '../mirror/volume-mirror.ts'
+import { GuestDevice } from './guest-device.ts'
+import { localPeer } from './local-peer.ts'
+import { PeerProcess, type PeerTransport } from './peer-process.ts'
+import { ReplicaHost, type ReplicaHostOptions } from './replica-host.ts'
+
+/** What must survive the process: which volumes are attached here, and which of them are activated. */
+export interface Attachment {
+  readonly sr: SrId
+  readonly volume: VolumeKey
+  readonly activated: boolean
+}
+
+/** Where the attachments are kept. */
+export interface AttachmentStore {
+  load(): Promise<readonly Attachment[]>
+  /** Durable when it returns. */
+  save(attachments: readonly Attachment[]): Promise<void>
+}
+
+export interface DatapathNodeOptions extends ReplicaHostOptions {
+  readonly random: Random
+  readonly coordinator: Coordinator
+  readonly timing: MirrorTiming
+  readonly attachments: AttachmentStore
+  /** Whether this process is the one of its host that serves a volume. */
+  readonly isOurs: (volume: VolumeKey) => boolean
+  /** Carries messages to the process of another host that serves a volume there. */
+  readonly transport: (host: HostId, volume: VolumeKey) => PeerTransport
+  readonly log: (event: string, facts: Readonly<Record<string, string | number>>) => void
+}
+
+/** A volume as this process knows it. */
+export interface ServedVolume {
+  readonly sr: SrId
+  readonly volume: VolumeKey
+  readonly device: GuestDevice | null
+  readonly mirror: VolumeMirror | null
+}
+
+class Volume {
+  readonly sr: SrId
+  readonly key: VolumeKey
+  readonly turn = new Mutex()
+  device: GuestDevice | null = null
+  mirror: VolumeMirror | null = null
+  purpose: Purpose = 'guest'
+  /** The opening under way, which goes on when its caller has given up. */
+  opening: Promise<void> | null = null
+
+  constructor(sr: SrId, key: VolumeKey) {
+    this.sr = sr
+    this.key = key
+  }
+}
+
+/** How long a maintenance opening may find no progress before it is given up, in milliseconds. */
+const MAINTENANCE_IDLE_MS = 30_000 as Millis
+
+export class DatapathNode {
+  readonly replicas: ReplicaHost
+  readonly #options: DatapathNodeOptions
+  readonly #volumes = new Map<VolumeKey, Volume>()
+  readonly #peers = new Map<PeerTransport, PeerProcess>()
+  readonly #local: ReplicaPeer
+  readonly #saving = new Mutex()
+  #activated = new Set<VolumeKey>()
+
+  constructor(options: DatapathNodeOptions) {
+    this.#options = options
+    this.replicas = new ReplicaHost(options)
+    this.#local = localPeer(this.replicas, options.identity.incarnation)
+  }
+
+  get identity(): ProcessIdentity {
+    return this.#options.identity
+  }
+
+  /** The volumes that are attached or open here. */
+  volumes(): ServedVolume[] {
+    return [...this.#volumes.values()].map(({ sr, key, device, mirror }) => ({
+      sr,
+      volume: key,
+      device,
+      mirror,
+    }))
+  }
+
+  volume(key: VolumeKey): ServedVolume | null {
+    const volume = this.#volumes.get(key)
+    return volume === undefined
+      ? null
+      : { sr: volume.sr, volume: key, device: volume.device, mirror: volume.mirror }
+  }
+
+  /**
+   * Takes up what an earlier process of this host left: volumes that were attached are attached again, activated ones
+   * are opened again, and any other whose record still names this host is opened and closed in order.
+   * Resolves when the attachments are there; the openings go on.
+   */
+  async start(): Promise<readonly Attachment[]> {
+    const attachments = await this.#options.attachments.load()
+    for (const { volume, activated } of attachments) if (activated) this.#activated.add(volume)
+    for (const { sr, volume } of attachments) {
+      await this.attach(sr, volume).catch((error: unknown) =>
+        this.#options.log('attaching again failed', { volume, reason: reasonOf(error) })
+      )
+    }
+    void this.#takeUp()
+    return attachments
+  }
+
+  async #takeUp(): Promise<void> {
+    const { coordinator, identity, isOurs, clock, timing, log } = this.#options
+    for (;;) {
+      try {
+        const { entries } = await coordinator.list(SRS_PREFIX)
+        for (const { key, value } of entries) {
+          const parsed = parseKey(key)
+          if (parsed.kind !== 'volume-state' || !isOurs(parsed.volume)) continue
+          const state = this.#tryParse(key, value)
+          if (state === null) continue
+          if (this.#activated.has(parsed.volume)) this.#resume(parsed.sr, parsed.volume, state)
+          else if (state.primary === identity.host) void this.#closeLeftover(parsed.sr, parsed.volume)
+        }
+        return
+      } catch (error) {
+        log('taking up volumes waits', { reason: reasonOf(error) })
+        await pause(clock, timing.rejoinIntervalMs)
+      }
+    }
+  }
+
+  #tryParse(key: string, value: string): VolumeState | null {
+    try {
+      return parseVolumeState(key, value)
+    } catch (error) {
+      this.#options.log('a record was passed over', { key, reason: reasonOf(error) })
+      return null
+    }
+  }
+
+  /** The guest of a volume that was activated here is still there and waits; unless it has moved on meanwhile. */
+  #resume(sr: SrId, key: VolumeKey, state: VolumeState): void {
+    if (state.primary !== null && state.primary !== this.identity.host) {
+      this.#activated.delete(key)
+      return
+    }
+    const volume = this.#entry(sr, key)
+    void volume.turn
+      .run(async () => {
+        if (volume.mirror !== null || !this.#activated.has(key)) return
+        await this.#open(volume, 'guest', Number.POSITIVE_INFINITY as Millis)
+      })
+      .catch((error: unknown) =>
+        this.#options.log('opening again failed', { volume: key, reason: reasonOf(error) })
+      )
+  }
+
+  async #closeLeftover(sr: SrId, key: VolumeKey): Promise<void> {
+    const { timing, log } = this.#options
+    const volume = this.#entry(sr, key)
+    try {
+      await volume.turn.run(async () => {
+        if (volume.mirror !== null) return
+        // An ordinary opening first: it reconciles what the dead process left half-written.
+        await this.#open(volume, 'maintenance', Number.POSITIVE_INFINITY as Millis)
+        await this.#closeMirror(volume, (timing.promiseTimeMs * 10) as Millis)
+      })
+    } catch (error) {
+      log('closing a volume that was left open failed', { volume: key, reason: reasonOf(error) })
+    }
+    this.#forgetIfUnused(volume)
+  }
+
+  // -- what xosand asks ---------------------------------------------------------------------------------------------
+
+  /** Makes the guest's device. @throws VOLUME_NOT_FOUND, COORDINATOR_UNAVAILABLE */
+  async attach(sr: SrId, key: VolumeKey): Promise<GuestDevice> {
+    const volume = this.#entry(sr, key)
+    return volume.turn.run(async () => {
+      if (volume.device === null) {
+        const { size } = await this.#readState(sr, key)
+        volume.device = new GuestDevice(size)
+        volume.device.serve(volume.purpose === 'guest' ? volume.mirror : null)
+        await this.#save()
+      }
+      return volume.device
+    })
+  }
+
+  /**
+   * Becomes the primary for a guest.
+   * @param deadlineMs how long it may take from now, in milliseconds
+   * @throws ACTIVATED_ON_ANOTHER_HOST, NO_REPLICA_REACHABLE, VOLUME_NOT_FOUND; DEADLINE_EXCEEDED when it is this
+   * host's already and only waits for its replicas
+   */
+  async activate(sr: SrId, key: VolumeKey, deadlineMs: Millis): Promise<VolumeMirror> {
+    const { clock } = this.#options
+    const deadline = (clock.now() + deadlineMs) as Millis
+    const volume = this.#entry(sr, key)
+    const opened = volume.turn.run(async () => {
+      if (
+        volume.mirror?.phase === 'replaced' ||
+        (volume.mirror !== null && volume.purpose === 'maintenance')
+      ) {
+        await this.#closeMirror(volume, deadlineMs)
+      }
+      if (volume.mirror === null) await this.#open(volume, 'guest', deadline)
+      this.#activated.add(key)
+      await this.#save()
+      return volume.mirror!
+    })
+    opened.catch(() => this.#forgetIfUnused(volume))
+    return this.#within(deadlineMs, 'Activating the volume', opened)
+  }
+
+  /** Gives the right to write up. Idempotent. @throws DEADLINE_EXCEEDED: it goes on, and may be asked again */
+  async deactivate(key: VolumeKey, deadlineMs: Millis): Promise<void> {
+    const volume = this.#volumes.get(key)
+    if (volume === undefined) return
+    this.#activated.delete(key)
+    const closing = this.#deactivate(volume, deadlineMs)
+    await this.#within(deadlineMs, 'Deactivating the volume', closing)
+  }
+
+  async #deactivate(volume: Volume, deadlineMs: Millis): Promise<void> {
+    // An opening that waits for replicas holds the turn; it is told to end.
+    const { mirror } = volume
+    if (mirror?.phase === 'opening') await mirror.close(deadlineMs).catch(() => undefined)
+    await volume.turn.run(async () => {
+      if (volume.purpose === 'guest') await this.#closeMirror(volume, deadlineMs)
+      await this.#save()
+    })
+    this.#forgetIfUnused(volume)
+  }
+
+  /** Forgets the guest's device. Idempotent. */
+  async detach(key: VolumeKey): Promise<void> {
+    const volume = this.#volumes.get(key)
+    if (volume === undefined) return
+    await volume.turn.run(async () => {
+      volume.device?.serve(null)
+      volume.device = null
+      await this.#save()
+    })
+    this.#forgetIfUnused(volume)
+  }
+
+  /**
+   * Brings stale replicas of a volume that nobody has open up to date, and closes it again. One that is open here does
+   * so by itself. Returns at once.
+   * @returns false when the volume is open here
+   */
+  resync(sr: SrId, key: VolumeKey): boolean {
+    const volume = this.#entry(sr, key)
+    if (volume.mirror !== null || volume.opening !== null) return false
+    void this.#maintain(volume).catch((error: unknown) => {
+      this.#options.log('resync ended', { volume: key, reason: reasonOf(error) })
+    })
+    return true
+  }
+
+  async #maintain(volume: Volume): Promise<void> {
+    const { clock, timing } = this.#options
+    const deadline = (clock.now() + timing.promiseTimeMs) as Millis
+    await volume.turn.run(async () => {
+      if (volume.mirror === null) await this.#open(volume, 'maintenance', deadline)
+    })
+    const { mirror } = volume
+    if (mirror === null || volume.purpose !== 'maintenance') return
+    let idle: Timer | null = null
+    let gaveUp = false
+    while (!gaveUp && volume.mirror === mirror && mirror.phase !== 'replaced' && !mirror.allInSync) {
+      idle ??= clock.after(MAINTENANCE_IDLE_MS, () => (gaveUp = true))
+      const before = progressOf(mirror)
+      await Promise.race([mirror.changed(), pause(clock, timing.rejoinIntervalMs)])
+      if (progressOf(mirror) !== before) {
+        idle.cancel()
+        idle = null
+      }
+    }
+    idle?.cancel()
+    await volume.turn.run(async () => {
+      if (volume.mirror === mirror && volume.purpose === 'maintenance') {
+        await this.#closeMirror(volume, (timing.promiseTimeMs * 10) as Millis)
+      }
+    })
+    this.#forgetIfUnused(volume)
+  }
+
+  /** Ends in order: every volume is closed and every file released. */
+  async stop(deadlineMs: Millis): Promise<void> {
+    const closing = [...this.#volumes.values()].map(async volume => {
+      volume.device?.serve(null)
+      await volume.mirror?.close(deadlineMs).catch(() => undefined)
+    })
+    await Promise.all(closing)
+    await this.replicas.close()
+  }
+
+  // -- inner ----------------------------------------------------------------------------------------------------------
+
+  async #open(volume: Volume, purpose: Purpose, deadline: Millis): Promise<void> {
+    const { sr, key } = volume
+    const { identity, clock, random, coordinator, timing, transport, log } = this.#options
+    const mirror = new VolumeMirror({
+      sr,
+      volume: key,
+      identity,
+      purpose,
+      clock,
+      random,
+      timing,
+      log,
+      records: new RecordStore(coordinator, sr, key),
+      peer: host => (host === identity.host ? this.#local : this.#peer(transport(host, key))),
+    })
+    volume.mirror = mirror
+    volume.purpose = purpose
+    volume.opening = mirror.open(deadline)
+    try {
+      await volume.opening
+      if (purpose === 'guest') volume.device?.serve(mirror)
+    } catch (error) {
+      volume.mirror = null
+      throw error
+    } finally {
+      volume.opening = null
+    }
+  }
+
+  async #closeMirror(volume: Volume, deadlineMs: Millis): Promise<void> {
+    const { mirror } = volume
+    if (mirror === null) return
+    volume.device?.serve(null)
+    await mirror.close(deadlineMs)
+    volume.mirror = null
+  }
+
+  #peer(transport: PeerTransport): PeerProcess {
+    let peer = this.#peers.get(transport)
+    if (peer === undefined) {
+      const { clock, identity, timing } = this.#options
+      peer = new PeerProcess({ transport, clock, identity, heartbeatIntervalMs: timing.heartbeatIntervalMs })
+      this.#peers.set(transport, peer)
+    }
+    return peer
+  }
+
+  async #readState(sr: SrId, volume: VolumeKey): Promise<VolumeState> {
+    const key = volumeStateKey(sr, volume)
+    const { entry } = await this.#options.coordinator.read(key)
+    if (entry === null) throw new XosanError('VOLUME_NOT_FOUND', { volume, sr })
+    return parseVolumeState(key, entry.value)
+  }
+
+  #entry(sr: SrId, key: VolumeKey): Volume {
+    let volume = this.#volumes.get(key)
+    if (volume === undefined) {
+      volume = new Volume(sr, key)
+      this.#volumes.set(key, volume)
+    }
+    return volume
+  }
+
+  #forgetIfUnused(volume: Volume): void {
+    if (volume.device === null && volume.mirror === null && volume.opening === null)
+      this.#volumes.delete(volume.key)
+  }
+
+  async #save(): Promise<void> {
+    await this.#saving.run(async () => {
+      const attachments = [...this.#volumes.values()]
+        .filter(volume => volume.device !== null)
+        .map(({ sr, key }) => ({ sr, volume: key, activated: this.#activated.has(key) }))
+      await this.#options.attachments.save(attachments)
+    })
+  }
+
+  async #within<Result>(deadlineMs: Millis, what: string, result: Promise<Result>): Promise<Result> {
+    let timer: Timer | undefined
+    const late = new Promise<never>((_, reject) => {
+      timer = this.#options.clock.after(deadlineMs, () =>
+        reject(new XosanError('DEADLINE_EXCEEDED', { what, deadlineMs }))
+      )
+    })
+    result.catch(() => undefined)
+    try {
+      return await Promise.race([result, late])
+    } finally {
+      timer?.cancel()
+    }
+  }
+}
+
+function progressOf(mirror: VolumeMirror): string {
+  return mirror
+    .replicas()
+    .map(({ state, doneRegions }) => `${state} ${doneRegions}`)
+    .join()
+}

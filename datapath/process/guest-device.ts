@@ -1,0 +1,79 @@
+import { type ByteLength, type ByteOffset } from '../../core/units.ts'
+import {
+  type BlockDevice,
+  type BlockDeviceCapabilities,
+  type Extent,
+  type TrimRequest,
+  type WriteRequest,
+  type ZeroRequest,
+} from '../block-device.ts'
+import { MirrorDevice } from '../mirror/mirror-device.ts'
+import { type VolumeMirror } from '../mirror/volume-mirror.ts'
+import { Signal } from '../mirror/signal.ts'
+
+const CAPABILITIES: BlockDeviceCapabilities = {
+  writable: true,
+  flush: true,
+  fua: true,
+  trim: true,
+  zero: true,
+  fastZero: true,
+  allocation: true,
+  multiConnection: true,
+  sequenced: false,
+}
+
+/**
+ * The volume behind a guest's socket. It outlives the times that this host is the primary: while it is not, requests
+ * wait, because to a guest a wait is harmless and an error is the end of its disk.
+ */
+export class GuestDevice implements BlockDevice {
+  readonly capabilities = CAPABILITIES
+  readonly size: ByteLength
+  #current: BlockDevice | null = null
+  readonly #changed = new Signal()
+
+  /** @param size in bytes */
+  constructor(size: ByteLength) {
+    this.size = size
+  }
+
+  /** From here requests go to this mirror; with null they wait. */
+  serve(mirror: VolumeMirror | null): void {
+    this.#current = mirror === null ? null : new MirrorDevice(mirror, this.size)
+    this.#changed.notify()
+  }
+
+  async read(offset: ByteOffset, into: Uint8Array): Promise<void> {
+    return (this.#current ?? (await this.#next())).read(offset, into)
+  }
+
+  async write(request: WriteRequest): Promise<void> {
+    return (this.#current ?? (await this.#next())).write(request)
+  }
+
+  async zero(request: ZeroRequest): Promise<void> {
+    return (this.#current ?? (await this.#next())).zero(request)
+  }
+
+  async trim(request: TrimRequest): Promise<void> {
+    return (this.#current ?? (await this.#next())).trim(request)
+  }
+
+  async flush(): Promise<void> {
+    return (this.#current ?? (await this.#next())).flush()
+  }
+
+  async allocation(offset: ByteOffset, length: ByteLength): Promise<Extent[]> {
+    return (this.#current ?? (await this.#next())).allocation(offset, length)
+  }
+
+  async close(): Promise<void> {
+    await Promise.resolve()
+  }
+
+  async #next(): Promise<BlockDevice> {
+    while (this.#current === null) await this.#changed.next()
+    return this.#current
+  }
+}

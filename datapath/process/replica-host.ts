@@ -1,0 +1,192 @@
+import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
+import {
+  type AcceptAnswer,
+  type AcceptRequest,
+  type ClearRequest,
+  type ConfirmRequest,
+  type EpochAnswer,
+  type FinishRequest,
+  type Heartbeat,
+  type HeartbeatAnswer,
+  type RaiseRequest,
+  type ReplicaAddress,
+  type SessionName,
+} from '../../core/mirror/messages.ts'
+import { PromiseGiver } from '../../core/mirror/promise.ts'
+import { type RegionSet } from '../../core/mirror/region-set.ts'
+import { type MirrorTiming } from '../../core/mirror/timing.ts'
+import { type Clock } from '../../core/ports/clock.ts'
+import { type Disk } from '../../core/ports/disk.ts'
+import { type ProcessIdentity } from '../../core/mirror/messages.ts'
+import { type ReplicaId, type SrId, type StoreId, type VolumeKey } from '../../core/units.ts'
+import { type ReplicaSession } from '../mirror/replica-peer.ts'
+import { Mutex } from '../mirror/signal.ts'
+import { LocalReplica } from '../replica-local/local-replica.ts'
+import { ReplicaService, type ReplicaServiceContext } from '../replica-local/replica-service.ts'
+
+/** One store of this host, found by its id on the file system that holds it. */
+export interface Store {
+  readonly id: StoreId
+  readonly disk: Disk
+}
+
+export interface ReplicaHostOptions {
+  readonly identity: ProcessIdentity
+  readonly clock: Clock
+  readonly timing: MirrorTiming
+  /** The store of an SR on this host. @throws STORE_MISSING when it is not there now */
+  readonly store: (sr: SrId) => Promise<Store>
+}
+
+/** The replicas that one datapath process serves, to itself and to its peers. */
+export class ReplicaHost {
+  readonly #options: ReplicaHostOptions
+  readonly #context: ReplicaServiceContext
+  readonly #promises: PromiseGiver
+  readonly #open = new Map<VolumeKey, ReplicaService>()
+  /** Opening, making and deleting of one volume's files come one after the other. */
+  readonly #turns = new Map<VolumeKey, Mutex>()
+
+  constructor(options: ReplicaHostOptions) {
+    const { identity, clock, timing } = options
+    this.#options = options
+    this.#promises = new PromiseGiver(timing.promiseTimeMs)
+    this.#context = { identity, clock, timing, promises: this.#promises, startedAt: clock.now() }
+  }
+
+  heartbeat({ from, echo }: Heartbeat): HeartbeatAnswer {
+    const { identity, clock } = this.#options
+    return { identity, ...this.#promises.heartbeat(from.incarnation, echo, clock.now()) }
+  }
+
+  async accept(request: AcceptRequest): Promise<AcceptAnswer> {
+    return this.#answer(request.address, async service => service.accept(request))
+  }
+
+  async confirm(request: ConfirmRequest): Promise<EpochAnswer> {
+    return this.#answer(request.address, async service => service.confirm(request))
+  }
+
+  async raise(request: RaiseRequest): Promise<EpochAnswer> {
+    return this.#answer(request.address, async service => service.raise(request))
+  }
+
+  /** @throws EPOCH_STALE, SESSION_STALE, REPLICA_GONE, DISK_FAILED */
+  async openSession(name: SessionName): Promise<ReplicaSession> {
+    return (await this.#service(name.address)).openSession(name)
+  }
+
+  async intents(name: SessionName): Promise<RegionSet> {
+    return (await this.#service(name.address)).intents(name)
+  }
+
+  async clear(request: ClearRequest): Promise<void> {
+    await (await this.#service(request.name.address)).clear(request)
+  }
+
+  async finish(request: FinishRequest): Promise<void> {
+    await (await this.#service(request.name.address)).finish(request)
+  }
+
+  /**
+   * Makes a replica; durable when it returns. Idempotent for one replica id.
+   *
+   * @param blank the volume is certain to be empty everywhere; else all intents are set, so that whoever brings the
+   * replica up to date copies all of it
+   * @param store id of the store that it must be in, where the caller knows it
+   * @returns the id of the store that it is in
+   * @throws STORE_MISSING, REPLICA_PRESENT, NO_SPACE, DISK_FAILED
+   */
+  async create(address: Omit<ReplicaAddress, 'store'>, blank: boolean, store?: StoreId): Promise<StoreId> {
+    const { sr, volume, replica, layers, size } = address
+    return this.#turn(volume).run(async () => {
+      const { id, disk } = await this.#options.store(sr)
+      if (store !== undefined && store !== id) {
+        throw new XosanError('STORE_MISSING', { sr, path: store, reason: `the store here is ${id}` })
+      }
+      if (this.#open.get(volume)?.replica.replica === replica) return id
+      await LocalReplica.create(disk, { volume, replica, store: id, layers, size })
+      if (!blank) {
+        const made = await LocalReplica.open(disk, volume, this.#options.identity.boot)
+        await made.markAllIntents()
+        await made.close()
+      }
+      return id
+    })
+  }
+
+  /** Removes a replica's files if they are of this replica id; else does nothing. */
+  async delete(sr: SrId, volume: VolumeKey, replica: ReplicaId): Promise<void> {
+    await this.#turn(volume).run(async () => {
+      const { disk } = await this.#options.store(sr)
+      const service = this.#open.get(volume)
+      if (service !== undefined) {
+        if (service.replica.replica !== replica) return
+        this.#open.delete(volume)
+        await service.close()
+      }
+      await LocalReplica.remove(disk, volume, replica).catch((error: unknown) => {
+        // Another replica of the volume has taken the place: this one is gone already.
+        if (!hasCode(error, 'REPLICA_PRESENT')) throw error
+      })
+    })
+    this.#turns.delete(volume)
+  }
+
+  /** Space that the replica of a volume takes, in bytes. @throws REPLICA_GONE, STORE_MISSING, DISK_FAILED */
+  async physicalBytes(sr: SrId, volume: VolumeKey): Promise<number> {
+    return (await this.#openReplica(sr, volume)).replica.physicalBytes()
+  }
+
+  /** Ends all sessions and releases all files. */
+  async close(): Promise<void> {
+    const services = [...this.#open.values()]
+    this.#open.clear()
+    await Promise.all(services.map(async service => service.close()))
+  }
+
+  async #answer<Answer>(
+    address: ReplicaAddress,
+    action: (service: ReplicaService) => Promise<Answer>
+  ): Promise<Answer | { kind: 'gone' | 'failed'; identity: ProcessIdentity; reason: string }> {
+    const { identity } = this.#options
+    try {
+      return await action(await this.#service(address))
+    } catch (error) {
+      if (hasCode(error, 'REPLICA_GONE')) return { kind: 'gone', identity, reason: reasonOf(error) }
+      // A store that is not mounted may come back as it was: it is not replaced, only not used.
+      return { kind: 'failed', identity, reason: reasonOf(error) }
+    }
+  }
+
+  async #service({ sr, volume }: ReplicaAddress): Promise<ReplicaService> {
+    return this.#openReplica(sr, volume)
+  }
+
+  async #openReplica(sr: SrId, volume: VolumeKey): Promise<ReplicaService> {
+    const open = this.#open.get(volume)
+    if (open !== undefined && open.replica.failure === undefined) return open
+    return this.#turn(volume).run(async () => {
+      const opened = this.#open.get(volume)
+      if (opened !== undefined) {
+        if (opened.replica.failure === undefined) return opened
+        this.#open.delete(volume)
+        await opened.close().catch(() => undefined)
+      }
+      const { disk } = await this.#options.store(sr)
+      const replica = await LocalReplica.open(disk, volume, this.#options.identity.boot)
+      const service = new ReplicaService(replica, this.#context)
+      this.#open.set(volume, service)
+      return service
+    })
+  }
+
+  #turn(volume: VolumeKey): Mutex {
+    let turn = this.#turns.get(volume)
+    if (turn === undefined) {
+      turn = new Mutex()
+      this.#turns.set(volume, turn)
+    }
+    return turn
+  }
+}

@@ -1,0 +1,221 @@
+/**
+ * One replica as its host offers it to primaries: the local files, and the right to change them.
+ *
+ * Messages about the right are handled one after the other. Whatever gives the right to somebody else, or opens a new
+ * session, first makes the earlier sessions void, then waits until all I/O that they had submitted has ended, and only
+ * then answers: after the answer nothing of before can still reach the disk.
+ */
+import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
+import {
+  type AcceptAnswer,
+  type AcceptRequest,
+  type ClearRequest,
+  type ConfirmRequest,
+  type EpochAnswer,
+  type FinishRequest,
+  type ProcessIdentity,
+  type RaiseRequest,
+  type ReplicaAddress,
+  type SessionName,
+} from '../../core/mirror/messages.ts'
+import { type PromiseGiver } from '../../core/mirror/promise.ts'
+import { RegionSet } from '../../core/mirror/region-set.ts'
+import { ReplicaRights } from '../../core/mirror/replica-rights.ts'
+import { type MirrorTiming } from '../../core/mirror/timing.ts'
+import { type Clock } from '../../core/ports/clock.ts'
+import { type Millis } from '../../core/units.ts'
+import { Mutex } from '../mirror/signal.ts'
+import { type LocalReplica } from './local-replica.ts'
+import { ReplicaSessionDevice } from './replica-session.ts'
+
+/** What all replicas of a datapath process share. */
+export interface ReplicaServiceContext {
+  readonly identity: ProcessIdentity
+  readonly clock: Clock
+  readonly timing: MirrorTiming
+  readonly promises: PromiseGiver
+  /** When this process started, on its clock. */
+  readonly startedAt: Millis
+}
+
+export class ReplicaService {
+  readonly replica: LocalReplica
+  readonly #context: ReplicaServiceContext
+  readonly #rights: ReplicaRights
+  readonly #turn = new Mutex()
+  #session: ReplicaSessionDevice | null = null
+
+  constructor(replica: LocalReplica, context: ReplicaServiceContext) {
+    this.replica = replica
+    this.#context = context
+    this.#rights = new ReplicaRights(replica.acceptedEpoch, context.startedAt, context.timing.promiseTimeMs)
+  }
+
+  /** The process that holds the replica's epoch now. */
+  get holder(): ProcessIdentity | null {
+    return this.#rights.holder
+  }
+
+  async accept(request: AcceptRequest): Promise<AcceptAnswer> {
+    return this.#turn.run(async () => this.#answer(request.address, async () => this.#accept(request)))
+  }
+
+  async #accept(request: AcceptRequest): Promise<AcceptAnswer> {
+    const { identity, clock, promises } = this.#context
+    const now = clock.now()
+    const verdict = this.#rights.judge(request, now, process => promises.renewedAt(process.incarnation))
+    if (verdict.kind !== 'accept') return { ...verdict, identity }
+    // From here the heartbeats of the one that loses by it renew nothing for this volume.
+    const loser = this.#rights.accept(request)
+    if (loser !== null) promises.takeAwayFrom(loser.incarnation, now)
+    if (this.#rights.session === null) await this.#endSession('another epoch was accepted')
+    const { size } = request.address
+    if (size > this.replica.size) await this.replica.resize(size)
+    if (request.epoch > this.replica.acceptedEpoch) {
+      await this.replica.acceptEpoch(request.epoch, { rebuilding: !request.inSync })
+    }
+    return { kind: 'accepted', identity, mayHaveLost: this.replica.mayHaveLost }
+  }
+
+  async confirm(request: ConfirmRequest): Promise<EpochAnswer> {
+    return this.#turn.run(async () =>
+      this.#answer(request.address, async () => {
+        const { epoch, asker, purpose } = request
+        const now = this.#context.clock.now()
+        return this.#epochAnswer(this.#rights.confirm(epoch, asker, purpose, now), asker)
+      })
+    )
+  }
+
+  async raise(request: RaiseRequest): Promise<EpochAnswer> {
+    return this.#turn.run(async () =>
+      this.#answer(request.address, async () => {
+        const { from, to, asker, inSync } = request
+        if (!this.#rights.raise(from, to, asker)) return this.#epochAnswer(false, asker)
+        if (to > this.replica.acceptedEpoch) await this.replica.acceptEpoch(to, { rebuilding: !inSync })
+        return this.#epochAnswer(true, asker)
+      })
+    )
+  }
+
+  /** @throws EPOCH_STALE, SESSION_STALE, REPLICA_GONE, DISK_FAILED */
+  async openSession(name: SessionName): Promise<ReplicaSessionDevice> {
+    return this.#turn.run(async () => {
+      this.#requireAddress(name.address)
+      if (!this.#rights.openSession(name.epoch, name.session)) throw this.#stale(name)
+      await this.#endSession('a new session was opened')
+      if (this.replica.failure !== undefined) throw this.replica.failure
+      const session = new ReplicaSessionDevice(this.replica, name.session)
+      this.#session = session
+      void session.closed.then(() => {
+        if (this.#session === session) this.#rights.closeSession(name.session)
+      })
+      return session
+    })
+  }
+
+  /** The regions with a write intent. @throws EPOCH_STALE, SESSION_STALE */
+  intents(name: SessionName): RegionSet {
+    this.#requireSession(name)
+    return this.replica.intents.copy()
+  }
+
+  /** Clears intents in order with the session's changes. @throws EPOCH_STALE, SESSION_STALE, INVALID_ARGUMENT */
+  async clear({ name, upTo, regions, reconciled }: ClearRequest): Promise<void> {
+    const session = this.#requireSession(name)
+    const clean = new RegionSet(this.replica.intents.size)
+    for (const { first, end } of regions) {
+      if (first < 0 || end > clean.size || first > end) {
+        throw new XosanError('INVALID_ARGUMENT', {
+          what: 'a range of regions',
+          reason: 'it is outside of the volume',
+        })
+      }
+      for (let region = first; region < end; region++) {
+        if (!session.changedAfter(region, upTo)) clean.add(region as never)
+      }
+    }
+    this.replica.clearIntents(clean)
+    if (reconciled && this.replica.mayHaveLost) await this.replica.clearLost()
+  }
+
+  /** The primary closes the volume: whatever it sent is flushed, and nothing is owed to it any more. */
+  async finish({ name, asker, clearIntents }: FinishRequest): Promise<void> {
+    await this.#turn.run(async () => {
+      this.#requireSession(name)
+      if (clearIntents) {
+        await this.replica.flush()
+        this.replica.clearIntents(this.replica.intents.copy())
+        if (this.replica.mayHaveLost) await this.replica.clearLost()
+      }
+      await this.replica.markClean()
+      this.#rights.release(name.epoch, asker)
+    })
+  }
+
+  /** Ends every session and releases the files. */
+  async close(): Promise<void> {
+    await this.#turn.run(async () => {
+      await this.#endSession('the replica is closed')
+      await this.replica.close()
+    })
+  }
+
+  async #endSession(reason: string): Promise<void> {
+    this.#session?.abort(reason)
+    this.#session = null
+    await this.replica.drained()
+  }
+
+  #epochAnswer(granted: boolean, asker: ProcessIdentity): EpochAnswer {
+    const { identity, promises } = this.#context
+    if (!granted) return { kind: 'refused', identity, accepted: this.#rights.accepted }
+    return { kind: 'ok', identity, takenAway: promises.takenAwayFrom(asker.incarnation) }
+  }
+
+  /** Checks that this is the replica that is meant; says so when its disk fails on the way. */
+  async #answer<Answer>(
+    address: ReplicaAddress,
+    action: () => Promise<Answer>
+  ): Promise<Answer | { kind: 'gone' | 'failed'; identity: ProcessIdentity; reason: string }> {
+    const { identity } = this.#context
+    const difference = differenceOf(this.replica, address)
+    if (difference !== null) return { kind: 'gone', identity, reason: difference }
+    if (this.replica.failure !== undefined) {
+      return { kind: 'failed', identity, reason: reasonOf(this.replica.failure) }
+    }
+    try {
+      return await action()
+    } catch (error) {
+      if (!hasCode(error, 'DISK_FAILED') && !hasCode(error, 'NO_SPACE')) throw error
+      return { kind: 'failed', identity, reason: error.message }
+    }
+  }
+
+  #requireAddress(address: ReplicaAddress): void {
+    const reason = differenceOf(this.replica, address)
+    if (reason === null) return
+    throw new XosanError('REPLICA_GONE', { volume: address.volume, replica: address.replica, reason })
+  }
+
+  #requireSession(name: SessionName): ReplicaSessionDevice {
+    this.#requireAddress(name.address)
+    const session = this.#session
+    if (session === null || this.#rights.session !== name.session) throw this.#stale(name)
+    return session
+  }
+
+  #stale({ epoch, session }: SessionName): XosanError {
+    const { accepted } = this.#rights
+    if (epoch !== accepted) return new XosanError('EPOCH_STALE', { epoch, accepted })
+    return new XosanError('SESSION_STALE', { session, current: this.#rights.session ?? 0 })
+  }
+}
+
+/** How a replica differs from the one that is meant; null when it does not. */
+function differenceOf(replica: LocalReplica, address: ReplicaAddress): string | null {
+  if (replica.replica !== address.replica) return 'another replica of the volume is in its place'
+  if (replica.store !== address.store) return 'it is in another store'
+  if (replica.layers.at(-1) !== address.layers.at(-1)) return 'it has another top layer'
+  return null
+}

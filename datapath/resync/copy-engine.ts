@@ -1,0 +1,170 @@
+/**
+ * Makes replicas the same, region by region: after a takeover the in-sync ones among themselves (reconcile), and a
+ * replica that was away with them (resync). One engine, because both copy from a source to targets under a lock
+ * that keeps the guest's writes away from the region for the moment that it takes.
+ */
+import { type CopyTask, type ResyncPlan } from '../../core/mirror/resync-plan.ts'
+import { type Clock } from '../../core/ports/clock.ts'
+import {
+  type ByteLength,
+  type ByteOffset,
+  type Millis,
+  REGION_BYTES,
+  type RegionIndex,
+  type ReplicaId,
+} from '../../core/units.ts'
+import { type Extent } from '../block-device.ts'
+import { type ReplicaLink } from '../mirror/replica-link.ts'
+import { pause } from '../mirror/signal.ts'
+
+export interface CopyHost {
+  readonly clock: Clock
+  /** True while the guest has requests under way: then the copy leaves it room. */
+  readonly guestBusy: boolean
+  /** Keeps changes away from a range. Resolves with the way to let them in again. */
+  lock(offset: ByteOffset, length: ByteLength): Promise<() => void>
+  /** The replica whose bytes count, connected; null while there is none. */
+  source(): ReplicaLink | null
+  link(replica: ReplicaId): ReplicaLink | undefined
+  mustAcknowledge(link: ReplicaLink): boolean
+  isUnreconciled(region: RegionIndex): boolean
+  /** A region was copied to every target of its task that is still there. */
+  copied(region: RegionIndex): void
+}
+
+/** Regions copied at once. More would fill the pipe better and make the guest wait longer. */
+const TASKS_AT_ONCE = 4
+/** While the guest works, one region at a time, with this pause after each, in milliseconds. */
+const GUEST_PAUSE_MS = 2 as Millis
+/** After a copy that failed, in milliseconds. */
+const FAILURE_PAUSE_MS = 50 as Millis
+
+export class CopyEngine {
+  readonly #plan: ResyncPlan
+  readonly #host: CopyHost
+  #running = 0
+  #stopped = false
+
+  constructor(plan: ResyncPlan, host: CopyHost) {
+    this.#plan = plan
+    this.#host = host
+  }
+
+  /** Starts what can be started; to be called when the plan or the replicas changed. */
+  kick(): void {
+    while (!this.#stopped && this.#running < (this.#host.guestBusy ? 1 : TASKS_AT_ONCE)) {
+      if (this.#host.source() === null) return
+      const task = this.#plan.next()
+      if (task === null) return
+      this.#running++
+      void this.#run(task)
+    }
+  }
+
+  /** Starts nothing any more. */
+  stop(): void {
+    this.#stopped = true
+  }
+
+  async #run(task: CopyTask): Promise<void> {
+    let delay: Millis | null = null
+    try {
+      await this.#copy(task)
+      if (this.#stopped) return
+      this.#plan.done(task)
+      this.#host.copied(task.region)
+      if (this.#host.guestBusy) delay = GUEST_PAUSE_MS
+    } catch {
+      // The session that failed says why, and its link acts on it; the region stays needed.
+      this.#plan.failed(task)
+      delay = FAILURE_PAUSE_MS
+    }
+    if (delay !== null) await pause(this.#host.clock, delay)
+    this.#running--
+    this.kick()
+  }
+
+  async #copy(task: CopyTask): Promise<void> {
+    const host = this.#host
+    const offset = (task.region * REGION_BYTES) as ByteOffset
+    const unlock = await host.lock(offset, REGION_BYTES as ByteLength)
+    try {
+      const source = host.source()
+      const from = source?.session
+      if (source === null || from == null) throw new Error('no source')
+      const length = Math.min(REGION_BYTES, from.size - offset) as ByteLength
+      const targets = this.#targets(task, source)
+      if (targets.length > 0) {
+        const extents = await from.allocation(offset, length)
+        const data = await readExtents(source, offset, extents)
+        await Promise.all(targets.map(async target => this.#send(target, offset, extents, data)))
+      }
+      if (host.isUnreconciled(task.region)) {
+        // What a read is about to see must not be undone by a power cut: durable first, the source's copy too.
+        const relied = targets.filter(target => host.mustAcknowledge(target))
+        await Promise.all([source, ...relied].map(async link => link.session!.flush()))
+      }
+    } finally {
+      unlock()
+    }
+  }
+
+  #targets(task: CopyTask, source: ReplicaLink): ReplicaLink[] {
+    const targets: ReplicaLink[] = []
+    for (const { replica } of task.targets) {
+      const link = this.#host.link(replica)
+      if (link === undefined || link === source) continue
+      if (link.session !== null) targets.push(link)
+      else if (this.#host.mustAcknowledge(link)) throw new Error('an in-sync target is away')
+    }
+    return targets
+  }
+
+  async #send(
+    target: ReplicaLink,
+    offset: ByteOffset,
+    extents: readonly Extent[],
+    data: readonly (Uint8Array | null)[]
+  ): Promise<void> {
+    const { session } = target
+    try {
+      if (session === null) throw new Error('the target is away')
+      const writes: Promise<void>[] = []
+      let at = offset as number
+      for (const [index, { length, hole }] of extents.entries()) {
+        const range = { offset: at as ByteOffset, durable: false, sequence: target.nextSequence() }
+        const bytes = data[index]
+        writes.push(
+          bytes == null
+            ? session.zero({ ...range, length, keepAllocated: !hole })
+            : session.write({ ...range, data: bytes })
+        )
+        at += length
+      }
+      await Promise.all(writes)
+    } catch (error) {
+      session?.abort('a copy to it failed')
+      // One that is being rebuilt starts again by itself; an in-sync one must have the region before it counts.
+      if (this.#host.mustAcknowledge(target)) throw error
+    }
+  }
+}
+
+/** The bytes of each extent, null where it reads as zeros. */
+async function readExtents(
+  source: ReplicaLink,
+  offset: ByteOffset,
+  extents: readonly Extent[]
+): Promise<(Uint8Array | null)[]> {
+  const session = source.session!
+  let at = offset as number
+  const reads = extents.map(async ({ length, zero }) => {
+    const from = at as ByteOffset
+    at += length
+    if (zero) return null
+    const into = Buffer.allocUnsafe(length)
+    await session.read(from, into)
+    return into
+  })
+  return Promise.all(reads)
+}
