@@ -104,9 +104,13 @@ export async function activateVolume(host: PoolHost, volume: PoolVolume): Promis
   await datapath(host, 'Datapath.activate', volume)
 }
 
+export async function deactivateVolume(host: PoolHost, volume: PoolVolume): Promise<void> {
+  await datapath(host, 'Datapath.deactivate', volume)
+}
+
 /** Deactivates and detaches, as after a VM has stopped. */
 export async function closeVolume(host: PoolHost, volume: PoolVolume): Promise<void> {
-  await datapath(host, 'Datapath.deactivate', volume)
+  await deactivateVolume(host, volume)
   await datapath(host, 'Datapath.detach', volume)
 }
 
