@@ -29,11 +29,18 @@ export const peerApi = {
     params: z.object({ operation: z.string().max(256) }),
     result: z.object({ atWork: z.boolean() }),
   },
-  /** What the asked host's datapath process knows of a volume, and whether a guest there has activated it. */
-  'host.volume': {
+  /** Whether a guest of the asked host has activated a volume. */
+  'host.isActivated': {
     params: z.object({ sr: srId, volume: volumeKey }),
-    result: z.object({ activated: z.boolean(), status: datapathApi['volume.status'].result }),
+    result: z.object({ activated: z.boolean() }),
   },
+  /** What the asked host's datapath processes tell of their volumes. */
+  'host.volumes': {
+    params: z.object({}),
+    result: z.object({ volumes: z.array(datapathApi['volume.status'].result) }),
+  },
+  /** Starts a resync at the asked host. */
+  'host.resync': { params: z.object({ sr: srId, volume: volumeKey }), result: z.null() },
 } as const
 
 export type PeerMethod = keyof typeof peerApi

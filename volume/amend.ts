@@ -1,4 +1,4 @@
-import { hasCode } from '../core/errors.ts'
+import { hasCode, type XosanError } from '../core/errors.ts'
 import { type Change, type Condition, type Entry, type TransactResult } from '../core/ports/coordinator.ts'
 import { millis } from '../core/units.ts'
 import { type VolumeContext } from './context.ts'
@@ -64,12 +64,14 @@ export async function transactUntilKnown(
   changes: readonly Change[],
   deadline: Deadline
 ): Promise<TransactResult> {
+  let unknown: XosanError | null = null
   for (;;) {
     try {
       return await deadline.race(context.coordinator.transact(conditions, changes))
     } catch (error) {
-      if (!hasCode(error, 'COORDINATOR_OUTCOME_UNKNOWN')) throw error
-      deadline.remainingMs()
+      // Once an answer was lost, no later failure makes the outcome certain.
+      if (!hasCode(error, 'COORDINATOR_OUTCOME_UNKNOWN')) throw unknown ?? error
+      unknown = error
     }
   }
 }

@@ -1,4 +1,4 @@
-import { type PlacementHost } from '../core/placement/choose-hosts.ts'
+import { type PlacementHost } from '../core/placement/space.ts'
 import { type SrId } from '../core/units.ts'
 import { type VolumeContext } from './context.ts'
 import { type Deadline } from './deadline.ts'

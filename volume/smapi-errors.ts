@@ -21,11 +21,13 @@ const SR_UNAVAILABLE = failure(47, 'The SR is not available')
 const IO_ERROR = failure(200, 'General IO error')
 const GENERAL = failure(202, 'General backend error')
 
-/** Numbers and texts are those of XE_SR_ERRORCODES.xml (xapi-project/sm). */
-const SPOKEN: Readonly<Record<ErrorCode, Spoken>> = {
+/**
+ * Numbers and texts are those of XE_SR_ERRORCODES.xml (xapi-project/sm). Codes that are not here are spoken between
+ * hosts, or mean that something went wrong which xapi has no word for: a general error.
+ */
+const SPOKEN: Readonly<Partial<Record<ErrorCode, Spoken>>> = {
   EPOCH_STALE: VDI_UNAVAILABLE,
   SESSION_STALE: VDI_UNAVAILABLE,
-  SEQUENCE_BROKEN: GENERAL,
   ACTIVATED_ON_ANOTHER_HOST: VDI_IN_USE,
   NO_REPLICA_REACHABLE: VDI_UNAVAILABLE,
   DEADLINE_EXCEEDED: SR_UNAVAILABLE,
@@ -59,8 +61,6 @@ const SPOKEN: Readonly<Record<ErrorCode, Spoken>> = {
   DAEMON_UNREACHABLE: SR_UNAVAILABLE,
   DATAPATH_UNREACHABLE: SR_UNAVAILABLE,
   PEER_UNREACHABLE: SR_UNAVAILABLE,
-  PROTOCOL_VIOLATION: GENERAL,
-  INTERNAL: GENERAL,
 }
 
 /**
@@ -71,7 +71,7 @@ const SPOKEN: Readonly<Record<ErrorCode, Spoken>> = {
 export function smapiError(thrown: unknown): Json {
   const error =
     thrown instanceof XosanError ? thrown : new XosanError('INTERNAL', { reason: reasonOf(thrown) })
-  const { code, text } = SPOKEN[error.code]
+  const { code, text } = SPOKEN[error.code] ?? GENERAL
   return {
     code,
     params: ['', `${text} [opterr=${error.message} ${ERRORS[error.code].next}]`, ''],

@@ -3,7 +3,7 @@
  * first activated on a host that has none, one is made there in place of another, and reads are local from then on.
  */
 import { isPristine, type ReplicaRecord, type VolumeState } from '../../core/mirror/volume-record.ts'
-import { planFirstActivationMove } from '../../core/placement/first-activation-move.ts'
+import { planFirstActivationMove } from '../../core/placement/first-activation.ts'
 import { type ReplicaId, type SrId, type VolumeKey } from '../../core/units.ts'
 import { tombstoneKey } from '../../cluster/keys.ts'
 import { serialiseTombstoneRecord, type TombstoneRecord } from '../../cluster/records.ts'
@@ -11,6 +11,7 @@ import { transactUntilKnown } from '../amend.ts'
 import { type VolumeContext } from '../context.ts'
 import { type Deadline } from '../deadline.ts'
 import { liveHosts } from '../live-hosts.ts'
+import { currentSr } from '../sr/sr-record.ts'
 import { amendState, knownVolume } from '../volumes/volume-record.ts'
 
 /** What the move may cost an activation; without it the volume works all the same. */
@@ -32,23 +33,19 @@ export async function moveEmptyReplicaHere(
   const { state } = await knownVolume(context, sr, volume, deadline)
   if (!isPristine(state) || state.mirrors.flat().some(({ host }) => host === context.host)) return
   try {
+    const { record } = await currentSr(context, sr, deadline)
     const hosts = await liveHosts(context, sr, deadline)
-    const plan = planFirstActivationMove(state, context.host, hosts)
-    const here = hosts.find(({ host }) => host === context.host)
-    if (plan === null || here === undefined) return
+    const plan = planFirstActivationMove(state, context.host, hosts, record.configuration.headroom)
+    if (plan === null) return
     const made: ReplicaRecord = {
       host: context.host,
-      store: here.store,
+      store: plan.to.store,
       replica: context.random.uuid() as ReplicaId,
       inSync: true,
     }
     context.replicasInTheMaking.add(made.replica)
     try {
-      await move(
-        context,
-        { sr, volume, layers: state.layers, size: state.size, replaced: plan, made },
-        deadline
-      )
+      await move(context, { sr, volume, state, replaced: plan.replace, made }, deadline)
     } finally {
       context.replicasInTheMaking.delete(made.replica)
     }
@@ -60,15 +57,18 @@ export async function moveEmptyReplicaHere(
   }
 }
 
-interface Move extends Pick<VolumeState, 'layers' | 'size'> {
+interface Move {
   readonly sr: SrId
   readonly volume: VolumeKey
-  readonly replaced: ReplicaId
+  /** As it was when the move was planned. */
+  readonly state: VolumeState
+  readonly replaced: ReplicaRecord
   readonly made: ReplicaRecord
 }
 
 async function move(context: VolumeContext, plan: Move, deadline: Deadline): Promise<void> {
-  const { sr, volume, layers, size, replaced, made } = plan
+  const { sr, volume, replaced, made } = plan
+  const { layers, size } = plan.state
   const tombstoneOfMade = tombstone(sr, { version: 1, volume, host: made.host, replica: made.replica })
   await transactUntilKnown(context, [{ key: tombstoneOfMade.key, revision: 0 }], [tombstoneOfMade], deadline)
   await context
@@ -78,20 +78,18 @@ async function move(context: VolumeContext, plan: Move, deadline: Deadline): Pro
       { sr, volume, replica: made.replica, store: made.store, layers: [...layers], size },
       deadline.remainingMs(MOVE_MS)
     )
-  const { state: before } = await knownVolume(context, sr, volume, deadline)
-  const old = before.mirrors.flat().find(({ replica }) => replica === replaced)
-  if (old === undefined) return
   await amendState(
     context,
     sr,
     volume,
     state => {
       const unchanged = isPristine(state) && state.operation === undefined && state.size === size
-      if (!unchanged || !state.mirrors.flat().some(({ replica }) => replica === replaced)) return state
+      if (!unchanged || !state.mirrors.flat().some(({ replica }) => replica === replaced.replica))
+        return state
       return {
         ...state,
         mirrors: state.mirrors.map(mirror =>
-          mirror.map(replica => (replica.replica === replaced ? made : replica))
+          mirror.map(current => (current.replica === replaced.replica ? made : current))
         ),
       }
     },
@@ -99,7 +97,7 @@ async function move(context: VolumeContext, plan: Move, deadline: Deadline): Pro
     {
       changes: [
         { key: tombstoneOfMade.key, value: null },
-        tombstone(sr, { version: 1, volume, host: old.host, replica: replaced }),
+        tombstone(sr, { version: 1, volume, host: replaced.host, replica: replaced.replica }),
       ],
     }
   )

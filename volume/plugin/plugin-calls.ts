@@ -68,6 +68,5 @@ export const volumePluginCalls: Readonly<Record<string, SmapiCall>> = {
 }
 
 export const datapathPluginCalls: Readonly<Record<string, SmapiCall>> = {
-  'Datapath.Plugin.Query': defineCall(5000, {}, async context => datapathPluginQuery(context.version)),
   'Plugin.Query': defineCall(5000, {}, async context => datapathPluginQuery(context.version)),
 }

@@ -12,7 +12,7 @@
  */
 import { XosanError } from '../../core/errors.ts'
 import { type Operation, type VolumeInfo, type VolumeState } from '../../core/mirror/volume-record.ts'
-import { chooseReplicaHosts } from '../../core/placement/choose-hosts.ts'
+import { chooseReplicaHosts } from '../../core/placement/choose-replica-hosts.ts'
 import {
   epoch,
   roundUpVolumeSize,

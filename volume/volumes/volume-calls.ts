@@ -104,7 +104,9 @@ async function closeIfForsaken(
   const inUse = new XosanError('ACTIVATED_ON_ANOTHER_HOST', { volume, host: primary })
   try {
     const asked = { sr: ofSr, volume }
-    const { activated } = await context.agent(primary).peer('host.volume', asked, deadline.remainingMs(3000))
+    const { activated } = await context
+      .agent(primary)
+      .peer('host.isActivated', asked, deadline.remainingMs(3000))
     if (activated) throw inUse
   } catch (error) {
     if (hasCode(error, 'ACTIVATED_ON_ANOTHER_HOST')) throw error

@@ -1,0 +1,259 @@
+/**
+ * Brings to an end what was left half-done: by an earlier run of this process, by hosts that died, by calls that could
+ * not reach everybody. Each task may be repeated at any time and by several hosts at once; none takes anything away
+ * that a record still names.
+ */
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { reasonOf } from '../core/errors.ts'
+import { type Operation } from '../core/mirror/volume-record.ts'
+import { type Timer } from '../core/ports/clock.ts'
+import { millis, type Millis, type SrId, type VolumeKey } from '../core/units.ts'
+import { parseKey, storeKey, tombstoneKey } from '../cluster/keys.ts'
+import { parseStoreRecord, serialiseStoreRecord } from '../cluster/records.ts'
+import { amend } from '../volume/amend.ts'
+import { type Metadata, type VolumeContext } from '../volume/context.ts'
+import { Deadline } from '../volume/deadline.ts'
+import { removeSr } from '../volume/sr/remove.ts'
+import { removeVolume } from '../volume/volumes/volume-record.ts'
+import { type Log } from './log.ts'
+import { type Stores } from './stores.ts'
+
+/** One task of a round may take this long; what is not done then is tried in the next round. */
+const TASK_MS = 20_000
+/** Tombstones carried out in one round: a large SR that is emptied must not hold up the rest. */
+const TOMBSTONES_PER_ROUND = 64
+/** A destroyed volume's last tombstones come with it; a moment later they are all here. */
+const TOMBSTONE_DELAY_MS = 200
+/** Another host's operation is left alone for this long: a host that is busy or restarting comes back to it itself. */
+const PATIENCE_MS = 30_000
+/** The space of a store is reported when it has changed by this part of the whole. */
+const SPACE_CHANGE = 0.01
+/** Files that nobody knows are looked for now and then; they are only reported. */
+const ROUNDS_PER_LOOK = 12
+
+interface JanitorOptions {
+  readonly context: VolumeContext
+  readonly stores: Stores
+  readonly log: Log
+  readonly intervalMs: Millis
+  /** Run with each round: compares the datapath processes with the references. */
+  readonly reconcile: () => Promise<void>
+}
+
+export class Janitor {
+  readonly #options: JanitorOptions
+  /** Volumes that were seen half-done; null before the first look at all of them. */
+  #halfDone: Map<VolumeKey, SrId> | null = null
+  /** When another host's operation was first seen. */
+  readonly #firstSeen = new Map<string, Millis>()
+  #warnings: string[] = []
+  #timer: Timer | null = null
+  #round: Promise<void> = Promise.resolve()
+  #running = false
+  #rounds = 0
+  #closed = false
+
+  constructor(options: JanitorOptions) {
+    this.#options = options
+  }
+
+  /** Files on this host that no record knows: kept, and for the administrator to look at. */
+  get warnings(): readonly string[] {
+    return this.#warnings
+  }
+
+  start(): void {
+    this.#schedule(millis(0))
+  }
+
+  /** Told of every change of the catalogue, so that the rounds need not look through all volumes. */
+  noticed(keys: readonly string[]): void {
+    const parsed = keys.map(parseKey)
+    for (const key of parsed) {
+      if (key.kind === 'volume-state') this.#halfDone?.set(key.volume, key.sr)
+    }
+    // Space is wanted back soon.
+    if (parsed.some(({ kind }) => kind === 'tombstone')) this.#schedule(millis(TOMBSTONE_DELAY_MS))
+  }
+
+  /** Ends after the round under way. */
+  async close(): Promise<void> {
+    this.#closed = true
+    this.#timer?.cancel()
+    await this.#round
+  }
+
+  /** Deletes the replicas on this host that tombstones name, and the tombstones with them. */
+  async carryOutTombstones(): Promise<void> {
+    const { context } = this.#options
+    const due = context.metadata
+      .tombstones(context.host)
+      .filter(({ record }) => !context.replicasInTheMaking.has(record.replica))
+      .slice(0, TOMBSTONES_PER_ROUND)
+    for (const { sr, record } of due) {
+      const { volume, replica } = record
+      if (isInUse(context.metadata, sr, volume, replica)) {
+        this.#options.log.error('a tombstone names a replica that is in use; it is not carried out', {
+          volume,
+          replica,
+        })
+        continue
+      }
+      const deadline = this.#deadline('deleting a replica')
+      await context.datapath.call('replica.delete', { sr, volume, replica }, deadline.remainingMs())
+      await amend(
+        context,
+        tombstoneKey(sr, replica),
+        entry => (entry === null ? null : { value: null }),
+        deadline
+      )
+    }
+  }
+
+  /** Sets the time of the next round; nothing while one is under way, which sets it at its end. */
+  #schedule(delayMs: Millis): void {
+    if (this.#closed || this.#running) return
+    this.#timer?.cancel()
+    this.#timer = this.#options.context.clock.after(delayMs, () => {
+      this.#running = true
+      this.#round = this.#runRound().finally(() => {
+        this.#running = false
+        this.#schedule(this.#options.intervalMs)
+      })
+    })
+  }
+
+  async #runRound(): Promise<void> {
+    this.#rounds += 1
+    await this.#attempt('the datapath processes could not be checked', this.#options.reconcile)
+    await this.#attempt('tombstones could not be carried out', () => this.carryOutTombstones())
+    await this.#attempt('half-done SRs could not be cleared up', () => this.#endSrs())
+    await this.#attempt('half-done volumes could not be cleared up', () => this.#endVolumes())
+    await this.#attempt('the space of stores could not be reported', () => this.#reportSpace())
+    if (this.#rounds % ROUNDS_PER_LOOK === 1) {
+      await this.#attempt('stores could not be looked through', () => this.#lookForUnknownFiles())
+    }
+  }
+
+  async #attempt(trouble: string, task: () => Promise<void>): Promise<void> {
+    if (this.#closed) return
+    try {
+      await task()
+    } catch (error) {
+      this.#options.log.warn(trouble, { reason: reasonOf(error) })
+    }
+  }
+
+  async #endSrs(): Promise<void> {
+    const { context, log } = this.#options
+    for (const { sr, operation } of context.metadata.srs()) {
+      if (operation === undefined || !(await this.#isAbandoned(operation))) continue
+      log.info('an SR was left half-done; it is removed', { sr, operation: operation.kind })
+      await removeSr(context, sr, this.#deadline('removing an SR'))
+    }
+  }
+
+  async #endVolumes(): Promise<void> {
+    const { context, log } = this.#options
+    this.#halfDone ??= this.#allHalfDone()
+    for (const [key, sr] of this.#halfDone) {
+      const operation = context.metadata.volume(sr, key)?.state.operation
+      if (operation === undefined) {
+        this.#halfDone.delete(key)
+        continue
+      }
+      if (!(await this.#isAbandoned(operation))) continue
+      log.info('a volume was left half-done; it is removed', { sr, volume: key, operation: operation.kind })
+      await removeVolume(
+        context,
+        sr,
+        key,
+        current => {
+          if (current.operation?.id !== operation.id) throw new Error('it has changed meanwhile')
+        },
+        this.#deadline('removing a volume')
+      )
+    }
+  }
+
+  #allHalfDone(): Map<VolumeKey, SrId> {
+    const { metadata } = this.#options.context
+    const volumes = metadata.srs().flatMap(({ sr }) => metadata.volumes(sr))
+    return new Map(
+      volumes.filter(({ state }) => state.operation !== undefined).map(({ key, sr }) => [key, sr])
+    )
+  }
+
+  /**
+   * Whether nobody is at an operation any more. For one of this host that is known at once; for another's it takes
+   * patience, since ending what is still under way would fail somebody's call, though it would break nothing.
+   */
+  async #isAbandoned({ host, id }: Operation): Promise<boolean> {
+    const { context } = this.#options
+    if (host === context.host) return !context.operations.isUnderWay(id)
+    const now = context.clock.now()
+    const firstSeen = this.#firstSeen.get(id) ?? now
+    this.#firstSeen.set(id, firstSeen)
+    if (now - firstSeen < PATIENCE_MS) return false
+    try {
+      const { atWork } = await context.agent(host).peer('host.isAtWork', { operation: id }, 3000)
+      return !atWork
+    } catch {
+      return true
+    }
+  }
+
+  async #reportSpace(): Promise<void> {
+    const { context, stores } = this.#options
+    for (const { sr, store } of await stores.attached()) {
+      const record = context.metadata.stores(sr).find(({ host }) => host === context.host)
+      if (record?.store !== store) continue
+      const space = await stores.space(sr, store)
+      const { total, free } = record.space
+      if (total === space.total && Math.abs(free - space.free) < SPACE_CHANGE * space.total) continue
+      await amend(
+        context,
+        storeKey(sr, context.host),
+        entry =>
+          entry === null
+            ? null
+            : {
+                value: serialiseStoreRecord(entry.key, {
+                  ...parseStoreRecord(entry.key, entry.value),
+                  space,
+                }),
+              },
+        this.#deadline('reporting space')
+      )
+    }
+  }
+
+  async #lookForUnknownFiles(): Promise<void> {
+    const { context, stores } = this.#options
+    const warnings: string[] = []
+    const doomed = new Set(context.metadata.tombstones(context.host).map(({ record }) => record.volume))
+    for (const { sr, directory } of await stores.attached()) {
+      const names = await readdir(join(directory, 'volumes')).catch(() => [])
+      for (const name of names) {
+        const volume = name as VolumeKey
+        const isHere = context.metadata
+          .volume(sr, volume)
+          ?.state.mirrors.flat()
+          .some(({ host }) => host === context.host)
+        if (isHere === true || doomed.has(volume)) continue
+        warnings.push(`${join(directory, 'volumes', name)} belongs to no volume of this host; it is kept.`)
+      }
+    }
+    this.#warnings = warnings
+  }
+
+  #deadline(what: string): Deadline {
+    return new Deadline(this.#options.context.clock, what, TASK_MS)
+  }
+}
+
+function isInUse(metadata: Metadata, sr: SrId, volume: VolumeKey, replica: string): boolean {
+  const state = metadata.volume(sr, volume)?.state
+  return state?.mirrors.flat().some(candidate => candidate.replica === replica) ?? false
+}

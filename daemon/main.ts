@@ -1,0 +1,235 @@
+/**
+ * xosand, the control plane of one host: answers xapi's calls and keeps the metadata. It never moves guest bytes, so
+ * it may be ended and started at any time. Read from top to bottom: configuration, ports, catalogue, cluster,
+ * datapath, sockets.
+ */
+import { mkdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { type z } from 'zod'
+import { CatalogueFollower } from '../catalogue/follower.ts'
+import { openCatalogue } from '../catalogue/open.ts'
+import { openEmbeddedCoordinator } from '../cluster/embedded/embedded-coordinator.ts'
+import { hostKey } from '../cluster/keys.ts'
+import { serialiseHostRecord, type HostRecord } from '../cluster/records.ts'
+import { reasonOf } from '../core/errors.ts'
+import { type Clock } from '../core/ports/clock.ts'
+import { type Coordinator } from '../core/ports/coordinator.ts'
+import { millis, type HostId } from '../core/units.ts'
+import packageJson from '../package.json' with { type: 'json' }
+import { controlApi, type ControlMethod } from '../rpc/control-api.ts'
+import { peerApi, type PeerMethod } from '../rpc/peer-api.ts'
+import { RpcServer, type RpcServerEvent } from '../rpc/server.ts'
+import { type Json } from '../rpc/wire.ts'
+import { amend } from '../volume/amend.ts'
+import { type VolumeContext } from '../volume/context.ts'
+import { Deadline } from '../volume/deadline.ts'
+import { KeyedQueue } from '../volume/keyed-queue.ts'
+import { Operations } from '../volume/operations.ts'
+import { References } from '../volume/references.ts'
+import { readConfig, type Config } from './config.ts'
+import { Datapaths } from './datapaths.ts'
+import { RemoteHosts } from './hosts.ts'
+import { lockInstance } from './instance-lock.ts'
+import { Janitor } from './janitor.ts'
+import { LazyCoordinator } from './lazy-coordinator.ts'
+import { createLog, type Log } from './log.ts'
+import { CatalogueMetadata } from './metadata.ts'
+import { createNodeClock } from './ports/node-clock.ts'
+import { nodeRandom } from './ports/node-random.ts'
+import { reconcileDatapaths } from './reconcile.ts'
+import { controlMethods } from './rpc/control-methods.ts'
+import { LocalHost, peerMethods } from './rpc/peer-methods.ts'
+import { shutDownOnSignal } from './shutdown.ts'
+import { Stores } from './stores.ts'
+import { MeasuredUsage } from './usage.ts'
+
+/**
+ * How long a start waits until the coordinator knows this host: an SR that is created right after takes in all hosts
+ * that it knows. Longer, and a host whose coordinator is away would not answer even what it knows itself.
+ */
+const REGISTER_MS = 10_000
+
+async function main(config: Config, log: Log): Promise<void> {
+  const { host, runDirectory, stateDirectory, timing } = config
+  await mkdir(runDirectory, { recursive: true, mode: 0o700 })
+  await mkdir(stateDirectory, { recursive: true, mode: 0o700 })
+  lockInstance(join(stateDirectory, 'xosand.lock'))
+
+  // Ports
+  const clock = createNodeClock()
+  const random = nodeRandom
+  const boot = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()
+  const coordinator = new LazyCoordinator(async () =>
+    openEmbeddedCoordinator({
+      path: config.coordinator.path,
+      clock,
+      random,
+      callTimeMs: millis(timing.coordinatorCallMs),
+    })
+  )
+
+  // Catalogue
+  const { catalogue, damaged } = openCatalogue(join(stateDirectory, 'catalogue.db'))
+  if (damaged !== null) log.error('the catalogue was damaged and is filled anew', { ...damaged })
+  const follower = new CatalogueFollower({
+    catalogue,
+    coordinator,
+    clock,
+    random,
+    unreadable: ({ key, reason }) => log.error('a record cannot be read', { key, reason }),
+    interrupted: error =>
+      error === null
+        ? log.info('following the coordinator')
+        : log.warn('not following the coordinator', { reason: error.message }),
+  })
+  follower.start()
+  const metadata = new CatalogueMetadata(catalogue, follower, clock)
+
+  // Cluster and datapath
+  const datapaths = new Datapaths({ runDirectory, count: config.datapaths, clock })
+  const stores = new Stores({
+    host: host.uuid,
+    stateDirectory,
+    defaultPath: config.defaultPath,
+    reload: () => datapaths.reload(),
+  })
+  const operations = new Operations(host.uuid, random)
+  const references = new References(join(runDirectory, 'references.json'), boot)
+  const peers = peerMethods({
+    host: host.uuid,
+    version: packageJson.version,
+    stores,
+    datapaths,
+    operations,
+    references,
+    carryOutTombstones: () => janitor.carryOutTombstones(),
+  })
+  const localHost = new LocalHost(peers, datapaths)
+  const remoteHosts = new RemoteHosts(clock, () => metadata.hosts())
+  const agent = (id: HostId) => (id === host.uuid ? localHost : remoteHosts.agent(id))
+  const usage = new MeasuredUsage({ host: host.uuid, clock, agent })
+  const context: VolumeContext = {
+    host: host.uuid,
+    defaultPath: config.defaultPath,
+    version: packageJson.version,
+    coordinator,
+    metadata,
+    agent,
+    datapath: datapaths,
+    stores,
+    usage,
+    references,
+    datapathQueue: new KeyedQueue(),
+    operations,
+    replicasInTheMaking: new Set(),
+    clock,
+    random,
+    warn: (message, facts) => log.warn(message, facts),
+  }
+  const janitor = new Janitor({
+    context,
+    stores,
+    log,
+    intervalMs: millis(timing.janitorIntervalMs),
+    reconcile: () => reconcileDatapaths(context, datapaths, log),
+  })
+  follower.subscribe(({ keys }) => janitor.noticed(keys))
+  await register(config, coordinator, { clock, log })
+  janitor.start()
+
+  // Sockets
+  const warnings = () => [
+    ...(follower.trouble === null ? [] : [`The coordinator is not followed: ${follower.trouble.message}`]),
+    ...catalogue.records
+      .problems('')
+      .map(({ key, reason }) => `The record ${key} cannot be read: ${reason}.`),
+    ...janitor.warnings,
+  ]
+  const control = new RpcServer({ log: logEvent(log, 'control') })
+  const handlers = controlMethods({ context, self: host, datapaths, usage, warnings })
+  for (const method of Object.keys(controlApi) as ControlMethod[]) {
+    serve(control, method, controlApi[method].params, handlers[method])
+  }
+  const peer = new RpcServer({ log: logEvent(log, 'peer') })
+  for (const method of Object.keys(peerApi) as PeerMethod[]) {
+    serve(peer, method, peerApi[method].params, peers[method])
+  }
+  await peer.listenTcp(host.address, config.ports.peer)
+  await control.listenUnix(join(runDirectory, 'control.sock'))
+  log.info('serving', { host: host.uuid, name: host.name, version: packageJson.version })
+
+  shutDownOnSignal(log, async () => {
+    await Promise.all([control.close(), peer.close()])
+    await janitor.close()
+    await follower.close()
+    await coordinator.close()
+    remoteHosts.close()
+    datapaths.close()
+    catalogue.close()
+  })
+}
+
+/** A method's schema and handler belong together by the name that both were looked up by. */
+function serve(
+  server: RpcServer,
+  name: string,
+  schema: z.ZodType,
+  handler: (params: never) => Promise<unknown>
+): void {
+  server.register(name, schema, async params => (await handler(params as never)) as Json)
+}
+
+const logEvent =
+  (log: Log, server: string) =>
+  ({ event, reason, method }: RpcServerEvent): void =>
+    log.warn(event, { server, reason, method })
+
+/** Tells the other hosts where this one is; goes on trying in the background when that takes too long. */
+async function register(
+  config: Config,
+  coordinator: Coordinator,
+  { clock, log }: { clock: Clock; log: Log }
+): Promise<void> {
+  const { host, ports, datapaths } = config
+  const indexes = Array.from({ length: datapaths }, (_, index) => index)
+  const record: HostRecord = {
+    version: 1,
+    host: host.uuid,
+    name: host.name,
+    address: host.address,
+    ports: {
+      peer: ports.peer,
+      datapath: indexes.map(index => ports.datapath + index),
+      nbd: indexes.map(index => ports.nbd + index),
+    },
+    datapaths,
+  }
+  const key = hostKey(host.uuid)
+  const value = serialiseHostRecord(key, record)
+  const deadline = new Deadline(clock, 'registering this host', REGISTER_MS)
+  try {
+    await amend(
+      { coordinator, clock, random: nodeRandom },
+      key,
+      entry => (entry?.value === value ? null : { value }),
+      deadline
+    )
+  } catch (error) {
+    log.warn('this host is not known to the coordinator yet', { reason: reasonOf(error) })
+    clock.after(millis(1000), () => void register(config, coordinator, { clock, log }))
+  }
+}
+
+const { values } = parseArgs({ options: { config: { type: 'string' } } })
+if (values.config === undefined) {
+  process.stderr.write('usage: xosand --config FILE\n')
+  process.exit(2)
+}
+try {
+  const config = await readConfig(values.config)
+  await main(config, createLog('xosand', config.logLevel))
+} catch (error) {
+  process.stderr.write(`xosand: ${reasonOf(error)}\n`)
+  process.exit(1)
+}

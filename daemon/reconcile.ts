@@ -1,0 +1,67 @@
+/**
+ * Compares what the datapath processes do with what domains hold, and puts right what a restart of either side, or a
+ * detach that could not be delivered, has left different.
+ */
+import { reasonOf } from '../core/errors.ts'
+import { type VolumeStatus } from '../rpc/datapath-api.ts'
+import { type VolumeContext } from '../volume/context.ts'
+import { type Datapaths } from './datapaths.ts'
+import { type Log } from './log.ts'
+
+const CALL_MS = 10_000
+
+export async function reconcileDatapaths(
+  context: VolumeContext,
+  datapaths: Datapaths,
+  log: Log
+): Promise<void> {
+  const answers = await datapaths.status()
+  // A process that does not answer is starting, or stopped; what it holds is not known.
+  if (answers.some(({ status }) => status === null)) return
+  const known = new Map(
+    answers.flatMap(({ status }) => status!.volumes).map(status => [status.volume, status])
+  )
+  for (const { sr, volume } of context.references.volumes()) {
+    await attempt(log, volume, () =>
+      context.datapathQueue.run(volume, () => restore(context, sr, volume, known.get(volume)))
+    )
+  }
+  for (const { sr, volume, attached, state } of known.values()) {
+    if (!attached || state !== 'closed') continue
+    await attempt(log, volume, () =>
+      context.datapathQueue.run(volume, async () => {
+        if (context.references.isHeld(volume, 'attached')) return
+        await context.datapath.call('volume.detach', { sr, volume }, CALL_MS)
+      })
+    )
+  }
+}
+
+/** Gives a datapath process that was started anew back what domains still hold. */
+async function restore(
+  context: VolumeContext,
+  sr: VolumeStatus['sr'],
+  volume: VolumeStatus['volume'],
+  status: VolumeStatus | undefined
+): Promise<void> {
+  if (status?.attached !== true && context.references.isHeld(volume, 'attached')) {
+    await context.datapath.call('volume.attach', { sr, volume }, CALL_MS)
+  }
+  const isClosed = status === undefined || status.state === 'closed'
+  // Only while the record still names this host: else another one has taken over, and the guest here is gone.
+  const isOurs = context.metadata.volume(sr, volume)?.state.primary === context.host
+  if (isClosed && isOurs && context.references.isHeld(volume, 'activated')) {
+    await context.datapath.call('volume.activate', { sr, volume, deadlineMs: CALL_MS }, CALL_MS)
+  }
+}
+
+async function attempt(log: Log, volume: string, task: () => Promise<void>): Promise<void> {
+  try {
+    await task()
+  } catch (error) {
+    log.warn('a volume could not be brought in line with the domains that hold it', {
+      volume,
+      reason: reasonOf(error),
+    })
+  }
+}
