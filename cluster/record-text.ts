@@ -2,11 +2,23 @@ import { type z } from 'zod'
 import { XosanError } from '../core/errors.ts'
 
 /**
+ * The text of a record, canonical.
+ * @throws RECORD_INVALID rather than write what no host could read, or what would read back as something else
+ */
+export function serialiseRecord(schema: z.ZodType, key: string, record: object): string {
+  const text = canonicalJson(record)
+  if (canonicalJson(parseRecord(schema, key, text)) !== text) {
+    throw new XosanError('RECORD_INVALID', { key, reason: 'it has a member that cannot be kept' })
+  }
+  return text
+}
+
+/**
  * JSON with the members of every object in alphabetical order, so that equal records are equal texts: a record can
  * then be compared, and shown in a diff, without being parsed.
  * @param value plain data; members that are undefined are left out
  */
-export function canonicalJson(value: unknown): string {
+function canonicalJson(value: unknown): string {
   return JSON.stringify(value, (_, part: unknown) =>
     part !== null && typeof part === 'object' && !Array.isArray(part)
       ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)))

@@ -10,7 +10,7 @@ import {
   type VolumeKey,
 } from '../core/units.ts'
 import { bytes, hostId, replicaId, srId, storeId, volumeKey } from '../rpc/identifiers.ts'
-import { canonicalJson, parseRecord } from './record-text.ts'
+import { parseRecord, serialiseRecord } from './record-text.ts'
 import { operationSchema } from './volume-state.ts'
 
 /** Where a host can be reached. */
@@ -144,15 +144,10 @@ export const parseTombstoneRecord = (key: string, text: string): TombstoneRecord
 
 /** The canonical text of a record. @throws RECORD_INVALID rather than write what no host could read; so do all below */
 export const serialiseHostRecord = (key: string, record: HostRecord): string =>
-  serialise(hostSchema, key, record)
-export const serialiseSrRecord = (key: string, record: SrRecord): string => serialise(srSchema, key, record)
+  serialiseRecord(hostSchema, key, record)
+export const serialiseSrRecord = (key: string, record: SrRecord): string =>
+  serialiseRecord(srSchema, key, record)
 export const serialiseStoreRecord = (key: string, record: StoreRecord): string =>
-  serialise(storeSchema, key, record)
+  serialiseRecord(storeSchema, key, record)
 export const serialiseTombstoneRecord = (key: string, record: TombstoneRecord): string =>
-  serialise(tombstoneSchema, key, record)
-
-function serialise(schema: z.ZodType, key: string, record: object): string {
-  const text = canonicalJson(record)
-  parseRecord(schema, key, text)
-  return text
-}
+  serialiseRecord(tombstoneSchema, key, record)

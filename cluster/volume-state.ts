@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { type VolumeInfo, type VolumeState } from '../core/mirror/volume-record.ts'
 import { BLOCK_BYTES } from '../core/units.ts'
 import { bytes, epochNumber, hostId, layerId, replicaId, storeId } from '../rpc/identifiers.ts'
-import { canonicalJson, parseRecord } from './record-text.ts'
+import { parseRecord, serialiseRecord } from './record-text.ts'
 
 /** Long enough for an id with a prefix; the record must stay small. */
 const OPERATION_ID_LENGTH_MAX = 256
@@ -72,18 +72,12 @@ export const parseVolumeState = (key: string, text: string): VolumeState =>
  * The text of a `state`, canonical: equal states are equal texts.
  * @throws RECORD_INVALID rather than write what no host could read
  */
-export function serialiseVolumeState(key: string, state: VolumeState): string {
-  const text = canonicalJson(state)
-  parseVolumeState(key, text)
-  return text
-}
+export const serialiseVolumeState = (key: string, state: VolumeState): string =>
+  serialiseRecord(stateSchema, key, state)
 
 /** Parses the `info` of a volume. @throws RECORD_INVALID */
 export const parseVolumeInfo = (key: string, text: string): VolumeInfo => parseRecord(infoSchema, key, text)
 
 /** The text of an `info`, canonical. @throws RECORD_INVALID */
-export function serialiseVolumeInfo(key: string, info: VolumeInfo): string {
-  const text = canonicalJson(info)
-  parseVolumeInfo(key, text)
-  return text
-}
+export const serialiseVolumeInfo = (key: string, info: VolumeInfo): string =>
+  serialiseRecord(infoSchema, key, info)
