@@ -3,8 +3,8 @@
  *
  * The difficulty is the answer that was lost: the change may have happened, or may still happen later. Reading cannot
  * settle that, because a change that is not there now may arrive the moment after. What settles it is another
- * compare-and-swap on the same condition: it either succeeds, and then the condition of the lost one can never hold
- * again, or it is refused because the entry has another revision by now, which has the same consequence. So after an
+ * compare-and-swap on the same conditions: it either succeeds, and then the condition of the lost one can never hold
+ * again, or it is refused because one of its entries has another revision by now, which has the same consequence. So after an
  * unknown outcome exactly the same change is sent again, and nothing else, until one of the two is known. If the
  * refusal shows an entry that is the caller's own, the lost change was made after all.
  *
@@ -14,7 +14,7 @@
  */
 import { XosanError, hasCode } from '../core/errors.ts'
 import { type Clock } from '../core/ports/clock.ts'
-import { type Change, type Coordinator, type Entry } from '../core/ports/coordinator.ts'
+import { type Change, type Condition, type Coordinator, type Entry } from '../core/ports/coordinator.ts'
 import { type Random } from '../core/ports/random.ts'
 import { type Millis, millis } from '../core/units.ts'
 
@@ -22,7 +22,9 @@ import { type Millis, millis } from '../core/units.ts'
 export interface Proposal {
   /** Null removes it. */
   readonly value: string | null
-  /** Changes of other keys in the same transaction, without conditions of their own. */
+  /** What must hold of other keys. When it does not, `change` is asked again. */
+  readonly conditions?: readonly Condition[]
+  /** Changes of other keys in the same transaction. */
   readonly alongside?: readonly Change[]
 }
 
@@ -43,6 +45,8 @@ export interface Updated {
   readonly changed: boolean
   /** The entry after the call; null when it does not exist. */
   readonly entry: Entry | null
+  /** Revision of the coordinator that includes the change. */
+  readonly revision: number
 }
 
 const PAUSE_MS_MIN = 5
@@ -59,21 +63,22 @@ const PAUSE_MS_MAX = 500
 export async function update(
   coordinator: Coordinator,
   key: string,
-  change: (current: Entry | null) => Proposal | 'unchanged',
+  change: (current: Entry | null) => Proposal | 'unchanged' | Promise<Proposal | 'unchanged'>,
   options: UpdateOptions
 ): Promise<Updated> {
   const patience = new Patience(options)
-  let current = await patience.persist(async () => (await coordinator.read(key)).entry)
+  let { entry, revision } = await patience.persist(async () => coordinator.read(key))
   for (;;) {
-    const proposal = change(current)
+    const proposal = await change(entry)
     if (proposal === 'unchanged') {
-      return { changed: false, entry: current }
+      return { changed: false, entry, revision }
     }
-    const settled = await swap(coordinator, key, current, proposal, patience)
-    if (settled.committed || (settled.wasUnknown && options.isMine(settled.entry))) {
-      return { changed: true, entry: settled.entry }
+    const settled = await swap(coordinator, key, entry, proposal, patience)
+    entry = settled.entry
+    revision = settled.revision
+    if (settled.committed || (settled.wasUnknown && options.isMine(entry))) {
+      return { changed: true, entry, revision }
     }
-    current = settled.entry
     // Somebody else was faster; a short random pause lets one of several contenders through.
     await patience.pause(
       new XosanError('DEADLINE_EXCEEDED', {
@@ -89,6 +94,7 @@ interface Settled {
   /** An earlier attempt of the same change had an unknown outcome. */
   readonly wasUnknown: boolean
   readonly entry: Entry | null
+  readonly revision: number
 }
 
 /** Sends one change until its outcome is certain. */
@@ -96,21 +102,18 @@ async function swap(
   coordinator: Coordinator,
   key: string,
   current: Entry | null,
-  { value, alongside = [] }: Proposal,
+  { value, conditions: others = [], alongside = [] }: Proposal,
   patience: Patience
 ): Promise<Settled> {
-  const conditions = [{ key, revision: current?.revision ?? 0 }]
+  const conditions = [{ key, revision: current?.revision ?? 0 }, ...others]
   const changes = [{ key, value }, ...alongside]
   let unknown: XosanError | null = null
   for (;;) {
     try {
-      const result = await coordinator.transact(conditions, changes)
-      const entry = result.committed
-        ? value === null
-          ? null
-          : { key, value, revision: result.revision }
-        : (result.current[0] ?? null)
-      return { committed: result.committed, wasUnknown: unknown !== null, entry }
+      const { committed, revision, current: found } = await coordinator.transact(conditions, changes)
+      const made = value === null ? null : { key, value, revision }
+      const entry = committed ? made : (found.find(one => one.key === key) ?? null)
+      return { committed, wasUnknown: unknown !== null, entry, revision }
     } catch (error) {
       if (hasCode(error, 'COORDINATOR_OUTCOME_UNKNOWN')) {
         unknown = error

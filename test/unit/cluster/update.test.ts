@@ -71,7 +71,7 @@ describe('update', () => {
 
   it('changes the entry and returns it', async () => {
     const result = await run(add('mine'))
-    assert.deepEqual(result, { changed: true, entry: store.read('list').entry })
+    assert.deepEqual(result, { changed: true, ...store.read('list') })
     assert.deepEqual(items(), ['mine'])
   })
 
@@ -79,7 +79,7 @@ describe('update', () => {
     store.transact('setup', [], [{ key: 'list', value: null }])
     await run(add('mine'))
     assert.deepEqual(items(), ['mine'])
-    assert.deepEqual(await run(() => ({ value: null })), { changed: true, entry: null })
+    assert.deepEqual(await run(() => ({ value: null })), { changed: true, ...store.read('list') })
     assert.equal(store.read('list').entry, null)
   })
 
@@ -89,9 +89,26 @@ describe('update', () => {
     assert.equal(store.read('tombstone').entry?.value, 'x')
   })
 
+  it('asks again what to do when a condition on another entry does not hold', async () => {
+    const asked: number[] = []
+    await run(current => {
+      const { revision } = store.read('other')
+      asked.push(revision)
+      if (asked.length === 1) {
+        store.transact('other', [], [{ key: 'other', value: 'x' }])
+      }
+      return {
+        ...add('mine')(current),
+        conditions: [{ key: 'other', revision: asked.length === 1 ? 0 : revision }],
+      }
+    })
+    assert.equal(asked.length, 2)
+    assert.deepEqual(items(), ['mine'])
+  })
+
   it('changes nothing when there is nothing to change, or when the change throws', async () => {
     const { revision } = store.list('')
-    assert.deepEqual(await run(() => 'unchanged'), { changed: false, entry: store.read('list').entry })
+    assert.deepEqual(await run(() => 'unchanged'), { changed: false, ...store.read('list') })
     await assert.rejects(
       () =>
         run(() => {
