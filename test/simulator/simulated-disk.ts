@@ -28,6 +28,11 @@ export interface SimulatedDiskOptions {
   readonly delay?: (call: DiskCall, name: string) => Promise<void>
   /** Space of the disk in bytes; writes beyond it fail with ENOSPC. */
   readonly capacity?: number
+  /**
+   * A power cut may leave new pages of a file showing what their blocks held before, as ext4 does with
+   * data=writeback. By default they show zeros, as on XFS and on ext4 as it comes.
+   */
+  readonly exposesStaleBlocks?: boolean
 }
 
 /** A new name, or a name that goes; what a power cut may undo until the directory is synced. */
@@ -55,12 +60,13 @@ export function systemError(code: string, call: string, name: string): NodeJS.Er
  * that process's death (`crash`) and the host's (`powerCut`) leave what they would leave.
  *
  * Faults that it can produce: EIO on chosen calls, ENOSPC, slowness (through `delay`), un-synced writes lost, kept
- * or torn at sectors in any mixture, un-synced names lost, damaged bytes, calls under way that have or have not
- * happened when their process dies. It does not reorder what one sync has covered against what came after it.
+ * or torn at sectors in any mixture, new pages that show what their blocks held before, un-synced names lost,
+ * damaged bytes, calls under way that have or have not happened when their process dies. It does not reorder what one sync has covered against what came after it.
  */
 export class SimulatedDisk {
   readonly random: Random
   capacity: number
+  readonly #exposesStaleBlocks: boolean
   /** Called before each call takes effect; throw from it what the call shall fail with. */
   fault: ((call: DiskCall, name: string) => void) | undefined
   readonly delay: ((call: DiskCall, name: string) => Promise<void>) | undefined
@@ -73,6 +79,7 @@ export class SimulatedDisk {
     this.random = options.random
     this.capacity = options.capacity ?? Infinity
     this.delay = options.delay
+    this.#exposesStaleBlocks = options.exposesStaleBlocks ?? false
   }
 
   /** The disk as one process sees it. */
@@ -95,7 +102,11 @@ export class SimulatedDisk {
     this.#names = new Map(this.#durableNames)
     for (const name of this.#names.keys()) if (!this.#isReachable(name)) this.#names.delete(name)
     this.#durableNames = new Map(this.#names)
-    for (const inode of this.#names.values()) if (inode !== 'directory') inode.cutPower(this.random)
+    for (const inode of this.#names.values()) {
+      if (inode === 'directory') continue
+      if (this.#exposesStaleBlocks) inode.exposeStaleBlocks(this.random)
+      inode.cutPower(this.random)
+    }
   }
 
   /** Flips a bit of a file, as a failing medium does. */

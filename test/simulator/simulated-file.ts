@@ -5,6 +5,8 @@ import { type Random } from '../../core/ports/random.ts'
 export const PAGE_BYTES = 4096
 /** What a disk writes whole or not at all, in bytes. */
 export const SECTOR_BYTES = 512
+/** What a block holds that the file system gave to a file without having written it. */
+const STALE = 0xdb
 const ZERO_PAGE = new Uint8Array(PAGE_BYTES)
 
 type Pages = Map<number, Uint8Array>
@@ -103,6 +105,17 @@ export class SimulatedInode {
       fail: random => {
         for (const change of take()) if (random.fraction() < 0.5) applyTo(this.#durable, change)
       },
+    }
+  }
+
+  /**
+   * A file system may make the space of a new page durable before its data: then the page shows what was on the disk
+   * there before, which belongs to nobody.
+   */
+  exposeStaleBlocks(random: Random): void {
+    for (const page of this.#cache.keys()) {
+      if (this.#durable.has(page) || this.#reserved.has(page) || random.fraction() < 0.5) continue
+      this.#durable.set(page, new Uint8Array(PAGE_BYTES).fill(STALE))
     }
   }
 
