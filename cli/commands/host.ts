@@ -10,7 +10,8 @@ export function addHostCommands(program: Command): void {
       await askDaemon(options, async (daemon, out) => {
         const hosts = await daemon.call('host.ls', {})
         out.result(hosts)
-        out.table(hosts, [
+        const byName = [...hosts].sort((a, b) => a.name.localeCompare(b.name, 'en', { numeric: true }))
+        out.table(byName, [
           { title: 'NAME', value: ({ name }) => name, shrinks: true },
           { title: 'UUID', value: ({ uuid }) => uuid },
           { title: 'ADDRESS', value: ({ address }) => address },

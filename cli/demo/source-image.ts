@@ -27,8 +27,13 @@ export interface SourceImage {
  * of IMAGE_BYTES either way.
  *
  * @param work an empty directory
+ * @param mke2fs the program; empty when there is none
  */
-export async function makeSourceImage(project: string, work: string): Promise<SourceImage> {
+export async function makeSourceImage(
+  project: string,
+  work: string,
+  mke2fs = MKE2FS.find(path => existsSync(path))
+): Promise<SourceImage> {
   const tree = join(work, 'tree')
   await cp(project, tree, { recursive: true, filter: source => !LEFT_OUT.includes(basename(source)) })
   if (existsSync(join(project, COMPILER))) {
@@ -38,8 +43,7 @@ export async function makeSourceImage(project: string, work: string): Promise<So
   const names = await readdir(tree, { recursive: true, withFileTypes: true })
   const files = names.filter(entry => entry.isFile()).map(entry => join(entry.parentPath, entry.name))
   const path = join(work, 'image')
-  const mke2fs = MKE2FS.find(existsSync)
-  if (mke2fs === undefined) {
+  if (mke2fs === undefined || mke2fs === '') {
     await writeTar(path, tree, files)
     return { kind: 'tar', path, files: files.length }
   }

@@ -32,6 +32,8 @@ const SHUTDOWN_TIMEOUT_MS = 90_000
 const PAUSE_TIMEOUT_MS = 10_000
 /** Another command holds a host's lock for as long as processes take to die. */
 const LOCK_WAIT_MS = 30_000
+/** From a host's first process to the last one that answers, in milliseconds, on a machine that is busy. */
+const UP_TIMEOUT_MS = 90_000
 /** While a host starts, how often to see whether it still has a supervisor. */
 const SUPERVISOR_CHECK_MS = 250
 
@@ -77,7 +79,7 @@ export class HostControl {
     }
     const supervised = keepSupervised()
     try {
-      await Promise.race([waitUntilReady(this.#lab, this.paths), supervised])
+      await Promise.race([this.#waitUntilUp(), supervised])
     } finally {
       ready.abort()
       await supervised.catch(() => undefined)
@@ -166,6 +168,20 @@ export class HostControl {
     if (left.length > 0) {
       throw new Error(`processes ${left.map(({ pid }) => pid).join(', ')} are not ${condition} after ${name}`)
     }
+  }
+
+  /** Programs may answer before a new supervisor has adopted them: it must have, or the next death goes unseen. */
+  async #waitUntilUp(): Promise<void> {
+    const end = performance.now() + UP_TIMEOUT_MS
+    do {
+      if (performance.now() >= end) {
+        throw new XosanError('DEADLINE_EXCEEDED', {
+          what: `Starting all of ${this.host.name} (see ${this.paths.log}/supervisor.log)`,
+          deadlineMs: UP_TIMEOUT_MS,
+        })
+      }
+      await waitUntilReady(this.#lab, this.paths)
+    } while ((await this.status()).condition !== 'up')
   }
 
   /** @throws XosanError INVALID_ARGUMENT when the lab has been removed meanwhile */

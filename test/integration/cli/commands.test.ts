@@ -1,0 +1,180 @@
+import assert from 'node:assert/strict'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { projectRoot } from '../../../cli/lab/programs.ts'
+import { XosanError } from '../../../core/errors.ts'
+import { type ControlMethod, type ControlResult, controlApi } from '../../../rpc/control-api.ts'
+import { RpcServer } from '../../../rpc/server.ts'
+import { type z } from 'zod'
+import { buildAll } from '../../../scripts/build.mjs'
+
+const bundle = join(projectRoot(), 'node_modules', '.cache', `xosan-cli-test-${process.pid}`)
+
+const HOSTS = ['5d1f0a9e-0000-4000-8000-000000000001', '5d1f0a9e-0000-4000-8000-000000000002']
+const SR = '5d1f0a9e-0000-4000-8000-00000000000a'
+const VOLUME = '5d1f0a9e-0000-4000-8000-00000000000b'
+const OTHER = '5d1f0a9e-0000-4000-8000-00000000000c'
+
+type Volume = ControlResult<'volume.show'>
+type ReplicaState = Volume['replicas'][number]['state']
+
+const volume = (key: string, name: string, state: ReplicaState, doneBytes = 0): Volume =>
+  controlApi['volume.show'].result.parse({
+    sr: SR,
+    key,
+    name,
+    size: 64 * 2 ** 30,
+    physical: 3 * 2 ** 30,
+    primary: HOSTS[0],
+    epoch: 7,
+    state: 'serving',
+    replicas: HOSTS.map((host, index) => ({
+      host,
+      hostName: `a-rather-long-host-name-${index + 1}`,
+      replica: `5d1f0a9e-0000-4000-8000-0000000000d${index}`,
+      state: index === 0 ? 'in-sync' : state,
+      totalBytes: state === 'rebuilding' ? 2 ** 30 : 0,
+      doneBytes,
+    })),
+  })
+
+interface Outcome {
+  readonly code: number | null
+  readonly out: string
+  readonly errors: string
+}
+
+describe('the xosan command', function () {
+  this.timeout(60_000)
+  let directory: string
+  let socket: string
+  let server: RpcServer
+  let answers: { [M in ControlMethod]?: () => ControlResult<M> }
+  let resyncs: number
+
+  const start = (...words: string[]): ChildProcess =>
+    spawn(process.execPath, [join(bundle, 'xosan.js'), ...words], {
+      env: { PATH: process.env['PATH'], XOSAN_SOCKET: socket },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+  const finish = async (child: ChildProcess): Promise<Outcome> => {
+    let [out, errors] = ['', '']
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => (out += text))
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => (errors += text))
+    const [code] = (await once(child, 'close')) as [number | null]
+    return { code, out, errors }
+  }
+  const xosan = (...words: string[]): Promise<Outcome> => finish(start(...words))
+
+  before(() => buildAll(bundle, { xosan: 'cli/main.ts' }))
+  after(() => rm(bundle, { recursive: true, force: true }))
+
+  beforeEach(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'xosan-cli-'))
+    socket = join(directory, 'control.sock')
+    resyncs = 0
+    answers = {
+      'host.ls': () =>
+        controlApi['host.ls'].result.parse(
+          HOSTS.map((uuid, index) => ({
+            uuid,
+            name: `a-rather-long-host-name-${index + 1}`,
+            address: `192.0.2.${index + 1}`,
+            state: index === 0 ? 'up' : 'down',
+            total: 2 ** 40,
+            free: 2 ** 39,
+          }))
+        ),
+      'volume.ls': () => [volume(VOLUME, 'database', 'stale'), volume(OTHER, 'twin', 'in-sync')],
+      'volume.show': () => volume(VOLUME, 'database', 'stale'),
+      'volume.resync': () => {
+        resyncs += 1
+        return null
+      },
+    }
+    server = new RpcServer({ log: () => undefined })
+    for (const method of Object.keys(controlApi) as ControlMethod[]) {
+      const schema = controlApi[method].params as z.ZodType
+      server.register(method, schema, () => {
+        const answer = answers[method]
+        if (answer === undefined) throw new XosanError('COORDINATOR_UNAVAILABLE', { reason: 'it is a test' })
+        return answer() as never
+      })
+    }
+    await server.listenUnix(socket)
+  })
+  afterEach(async () => {
+    await server.close()
+    await rm(directory, { recursive: true, force: true })
+  })
+
+  it('prints tables of at most 80 columns without colours where there is no terminal', async () => {
+    for (const words of [
+      ['host', 'ls'],
+      ['volume', 'ls'],
+      ['volume', 'show', 'database'],
+    ]) {
+      const { code, out } = await xosan(...words)
+      assert.equal(code, 0)
+      assert.ok(!out.includes('\x1b'), 'an escape sequence')
+      for (const line of out.split('\n')) assert.ok(line.length <= 80, `${line.length} columns: ${line}`)
+    }
+    assert.match((await xosan('volume', 'show', 'database')).out, /64\.0 GiB, 3\.00 GiB on this host's disk/)
+  })
+
+  it('prints one JSON value with --json, exactly what the daemon said', async () => {
+    const { out } = await xosan('volume', 'ls', '--json')
+    assert.deepEqual(JSON.parse(out), answers['volume.ls']!())
+  })
+
+  it('finds a volume by its name, unless several have it or none', async () => {
+    assert.equal((await xosan('volume', 'show', 'database', '--json')).code, 0)
+    const missing = await xosan('volume', 'show', 'nothing')
+    assert.equal(missing.code, 2)
+    assert.match(missing.errors, /no volume has this key or name/)
+    answers['volume.ls'] = () => [volume(VOLUME, 'twin', 'stale'), volume(OTHER, 'twin', 'stale')]
+    assert.match((await xosan('volume', 'show', 'twin')).errors, /several volumes have this name/)
+    assert.equal((await xosan('volume', 'show', OTHER)).code, 0)
+  })
+
+  it('says what to do next when something fails, and tells programs by exit code and JSON', async () => {
+    const failing = await xosan('status', '--json')
+    assert.equal(failing.code, 4)
+    assert.match(failing.errors, /What next: Healthy volumes go on.*COORDINATOR_UNAVAILABLE/)
+    const { error } = JSON.parse(failing.out) as { error: { code: string; retriable: boolean } }
+    assert.deepEqual([error.code, error.retriable], ['COORDINATOR_UNAVAILABLE', true])
+
+    const away = await xosan('status', '--socket', join(directory, 'nobody.sock'))
+    assert.equal(away.code, 3)
+    assert.match(away.errors, /nobody\.sock/)
+    assert.equal((await xosan('volume', 'frobnicate')).code, 2)
+    assert.equal((await xosan('lab', 'up', '--hosts', 'many', '--dir', directory)).code, 2)
+  })
+
+  it('shows how far a resync is until all replicas are in-sync', async () => {
+    const looks = [
+      volume(VOLUME, 'database', 'rebuilding', 0),
+      volume(VOLUME, 'database', 'rebuilding', 2 ** 29),
+      volume(VOLUME, 'database', 'in-sync'),
+    ]
+    answers['volume.show'] = () => (looks.length > 1 ? looks.shift()! : looks[0]!)
+    const { code, out } = await xosan('resync', 'database')
+    assert.equal(code, 0)
+    assert.equal(resyncs, 1)
+    assert.match(out, /50 %\s+512 MiB of 1\.00 GiB .* left/)
+    assert.match(out, /All 2 replicas are in-sync/)
+  })
+
+  it('ends at Ctrl-C while the resync goes on', async () => {
+    const child = start('resync', 'database')
+    const outcome = finish(child)
+    child.stdout!.once('data', () => child.kill('SIGINT'))
+    const { out } = await outcome
+    assert.match(out, /waiting for a-rather-long-host-name-2/)
+    assert.equal(child.signalCode, 'SIGINT')
+    assert.equal(resyncs, 1)
+  })
+})

@@ -1,0 +1,68 @@
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { compareFiles } from '../../../cli/lab/compare-files.ts'
+import { connectDisk } from '../../../cli/lab/guest-disk.ts'
+import { closeVolume, openVolume } from '../../../cli/lab/pool.ts'
+import { replicaFiles, showVolume, waitUntilInSync } from '../../../cli/lab/volume-watch.ts'
+import { byteOffset } from '../../../core/units.ts'
+import { TestLab } from '../../support/test-lab.ts'
+
+const SIZE = 16 * 1024 * 1024
+const CHUNK = 256 * 1024
+const IN_SYNC_DEADLINE_MS = 60_000
+
+/** The shortest way through everything: from SR.create to I/O that survives the loss of either host. */
+describe('a pool of three hosts', function () {
+  this.timeout(180_000)
+  let lab: TestLab | null = null
+
+  afterEach(async () => {
+    await lab?.dispose()
+    lab = null
+  })
+
+  it('keeps every acknowledged write when the secondary dies and returns, and then the primary dies', async () => {
+    lab = await TestLab.start(3)
+    const pool = lab
+    const [first] = pool.hosts
+    const volume = await pool.createVolume(SIZE)
+    const expected = Buffer.alloc(SIZE)
+
+    const disk = await connectDisk(await openVolume(first!, volume))
+    const write = async (from: number, to: number): Promise<void> => {
+      for (let offset = from; offset < to; offset += CHUNK) {
+        const data = randomBytes(CHUNK)
+        data.copy(expected, offset)
+        await disk.write({ offset: byteOffset(offset), data, durable: false })
+      }
+    }
+    await write(0, SIZE / 4)
+    const roles = await pool.roles(first!, volume)
+    assert.equal(roles.primary.name, first!.name)
+
+    const secondary = await pool.control(roles.secondary)
+    await secondary.kill()
+    await write(SIZE / 8, SIZE / 2)
+    const { replicas } = await showVolume(first!, volume)
+    assert.equal(replicas.find(({ host }) => host === roles.secondary.uuid)?.state, 'stale')
+
+    await secondary.start()
+    await waitUntilInSync(first!, volume, IN_SYNC_DEADLINE_MS)
+    await write(SIZE / 2, (SIZE * 3) / 4)
+
+    await (await pool.control(roles.primary)).kill()
+    await disk.close().catch(() => undefined)
+    const second = await connectDisk(await openVolume(roles.secondary, volume))
+    const found = Buffer.alloc(SIZE)
+    await second.read(byteOffset(0), found)
+    assert.equal(Buffer.compare(found, expected), 0)
+
+    await (await pool.control(roles.primary)).start()
+    await waitUntilInSync(roles.secondary, volume, IN_SYNC_DEADLINE_MS)
+    await second.close()
+    await closeVolume(roles.secondary, volume)
+    const files = [...(await replicaFiles(pool.path, volume)).values()]
+    assert.equal(files.length, 2)
+    assert.equal((await compareFiles(files[0]!, files[1]!, SIZE)).firstDifference, null)
+  })
+})
