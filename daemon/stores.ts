@@ -5,8 +5,7 @@
  *
  * `<state directory>/stores.json` lists them for the datapath processes.
  */
-import { constants } from 'node:fs'
-import { access, mkdir, open, readFile, realpath, rename, rm, rmdir, stat, statfs } from 'node:fs/promises'
+import { mkdir, mkdtemp, open, readFile, realpath, rename, rm, rmdir, statfs } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { z } from 'zod'
 import { reasonOf, XosanError } from '../core/errors.ts'
@@ -55,8 +54,8 @@ export class Stores implements LocalStores {
   async checkPath(path: string | null): Promise<Space & { readonly path: string }> {
     const directory = path ?? this.#options.defaultPath
     try {
-      await access(directory, constants.W_OK | constants.X_OK)
-      if (!(await stat(directory)).isDirectory()) throw new Error('it is not a directory')
+      // Tried, since permissions alone do not tell: a file system may be read-only, or no real one.
+      await rmdir(await mkdtemp(join(directory, '.xosan-')))
     } catch (error) {
       const host = this.#options.host
       throw new XosanError('INVALID_ARGUMENT', {
