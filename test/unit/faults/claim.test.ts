@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { type AcknowledgedWrite, findTwoWriters } from '../../faults/activation/claim.ts'
 
 const writes = (hosts: string): AcknowledgedWrite[] =>
-  [...hosts].map((host, index) => ({ host, sentAt: index * 10, acknowledgedAt: index * 10 + 5 }))
+  Array.from(hosts, (host, index) => ({ host, sentAt: index * 10, acknowledgedAt: index * 10 + 5 }))
 
 describe('the judge of the activation race', () => {
   it('accepts one writer, and a right that passed on', () => {

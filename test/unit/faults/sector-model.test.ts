@@ -83,29 +83,33 @@ describe('the checker of the load', () => {
     }
   })
 
-  it('accepts in a slow read what came and went meanwhile, but not what was gone before', () => {
-    const model = new SectorModel(1)
-    const before = model.issue(0, 1, false)
-    model.acknowledge(before)
-    const current = model.issue(0, 1, false)
-    model.acknowledge(current)
-    const judge = (found: number): boolean => {
+  it('accepts in a slow read what was there, came, and went meanwhile, but not what was gone before', () => {
+    const judge = (
+      pick: (writes: Readonly<Record<'before' | 'current' | 'during', number>>) => number
+    ): boolean => {
+      const model = new SectorModel(1)
+      const write = (zeros: boolean): number => {
+        const id = model.issue(0, 1, zeros)
+        model.acknowledge(id)
+        return id
+      }
+      const [before, current] = [write(false), write(false)]
       const read = model.startRead(0, 1)
-      const during = model.issue(0, 1, false)
-      model.acknowledge(during)
-      const last = model.issue(0, 1, true)
-      model.acknowledge(last)
-      const wanted = found === UNKNOWN ? during : found
+      const during = write(false)
+      write(true)
+      const found = pick({ before, current, during })
       return (
         model.endRead(
           read,
-          () => wanted,
+          () => found,
           () => undefined
         ).length === 0
       )
     }
-    assert.ok(judge(UNKNOWN))
-    assert.ok(!judge(before))
+    assert.ok(judge(({ current }) => current))
+    assert.ok(judge(({ during }) => during))
+    assert.ok(judge(() => ZEROS))
+    assert.ok(!judge(({ before }) => before))
   })
 
   it('knows from the journal alone what it knew, with what reads had decided', async () => {
