@@ -24,6 +24,8 @@ import { FakeDatapath } from './fake-datapath.ts'
 
 const PROGRAMS = join(import.meta.dirname, '..', '..', 'node_modules', '.cache', `xosan-smapi-${process.pid}`)
 const DATAPATHS = 2
+/** The space that V8 takes for young objects grows for minutes, and would look like a leak. */
+const NODE_FLAGS = ['--max-semi-space-size=1']
 
 export interface Ran {
   readonly exit: number | null
@@ -107,7 +109,8 @@ export class PoolHost {
     const log = createWriteStream(join(this.directory, 'xosand.log'), { flags: 'a' })
     await once(log, 'open')
     const program = join(PROGRAMS, 'xosand.js')
-    const child = spawn(process.execPath, [program, '--config', join(this.directory, 'config.json')], {
+    const words = [...NODE_FLAGS, program, '--config', join(this.directory, 'config.json')]
+    const child = spawn(process.execPath, words, {
       env: {},
       stdio: ['ignore', 'ignore', log],
     })
