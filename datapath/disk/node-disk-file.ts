@@ -16,6 +16,9 @@ const ZEROS = new Uint8Array(CHUNK_BYTES)
 /** In these units `stat` counts what a file takes, whatever the file system's own are. */
 const STAT_BLOCK_BYTES = 512
 
+/** Frees the space of a range of a file, as fallocate with FALLOC_FL_PUNCH_HOLE does. */
+export type PunchCall = (fd: number, position: number, length: number) => Promise<void>
+
 /**
  * An open file of a real file system, with buffered I/O on the thread pool.
  *
@@ -26,14 +29,17 @@ export class NodeDiskFile implements DiskFile {
   readonly #fd: number
   readonly #path: string
 
-  private constructor(fd: number, path: string) {
+  readonly #punch: PunchCall
+
+  private constructor(fd: number, path: string, punch: PunchCall) {
     this.#fd = fd
     this.#path = path
+    this.#punch = punch
   }
 
-  /** @param flags of open(2) */
-  static async open(path: string, flags: number): Promise<NodeDiskFile> {
-    const file = new NodeDiskFile(await openAsync(path, flags, 0o600), path)
+  /** @param flags of open(2) @throws EINVAL when it is no regular file; what the system throws */
+  static async open(path: string, flags: number, punch: PunchCall = trim): Promise<NodeDiskFile> {
+    const file = new NodeDiskFile(await openAsync(path, flags, 0o600), path, punch)
     if ((await statAsync(file.#fd)).isFile()) return file
     await file.close()
     throw Object.assign(new Error(`EINVAL: '${path}' is not a regular file`), { code: 'EINVAL', path })
@@ -87,7 +93,7 @@ export class NodeDiskFile implements DiskFile {
     // fallocate refuses an empty range, which is no error to us.
     if (length === 0) return
     try {
-      await trim(this.#fd, position, length)
+      await this.#punch(this.#fd, position, length)
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
       if (code !== 'EOPNOTSUPP' && code !== 'ENOTSUP' && code !== 'ENOSYS') throw error

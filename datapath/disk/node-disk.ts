@@ -2,7 +2,7 @@ import { constants, promises as fs } from 'node:fs'
 import { join } from 'node:path'
 import { type Disk, type DiskFile } from '../../core/ports/disk.ts'
 import { byteLength, type ByteLength } from '../../core/units.ts'
-import { NodeDiskFile } from './node-disk-file.ts'
+import { NodeDiskFile, type PunchCall } from './node-disk-file.ts'
 
 /** Letters, digits, and the punctuation of UUIDs and suffixes: nothing that a shell, a path or a URL could mistake. */
 const NAME_PART = /^[A-Za-z0-9_-][A-Za-z0-9._-]*$/
@@ -15,23 +15,29 @@ const NAME_PART = /^[A-Za-z0-9_-][A-Za-z0-9._-]*$/
  */
 export class NodeDisk implements Disk {
   readonly #root: string
+  readonly #punch: PunchCall | undefined
 
-  private constructor(root: string) {
+  private constructor(root: string, punch: PunchCall | undefined) {
     this.#root = root
+    this.#punch = punch
   }
 
-  /** @param directory of the store; it exists @throws ENOENT, ENOTDIR */
-  static async open(directory: string): Promise<NodeDisk> {
+  /**
+   * @param directory of the store; it exists
+   * @param punch for tests: what punches holes instead of the file system
+   * @throws ENOENT, ENOTDIR
+   */
+  static async open(directory: string, punch?: PunchCall): Promise<NodeDisk> {
     const root = await fs.realpath(directory)
     if (!(await fs.stat(root)).isDirectory()) throw systemError('ENOTDIR', 'open', root)
-    return new NodeDisk(root)
+    return new NodeDisk(root, punch)
   }
 
   async open(name: string, create: boolean | 'exclusive'): Promise<DiskFile> {
     const path = await this.#path(name)
     const { O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = constants
     const how = create === 'exclusive' ? O_CREAT | O_EXCL : create ? O_CREAT : 0
-    return NodeDiskFile.open(path, O_RDWR | O_NOFOLLOW | how)
+    return NodeDiskFile.open(path, O_RDWR | O_NOFOLLOW | how, this.#punch)
   }
 
   async list(directory: string): Promise<string[]> {

@@ -69,7 +69,7 @@ export class LocalReplica implements BlockDevice {
   readonly #boot: BootId
   readonly #file: MetadataFile
   #layer!: Layer
-  #mayHaveLost: boolean
+  #lostAt: Epoch | null
   /** The metadata say that the replica is open for changes in this boot. */
   #markedOpen = false
   #failure: XosanError | undefined
@@ -82,8 +82,8 @@ export class LocalReplica implements BlockDevice {
     this.#disk = disk
     this.#boot = boot
     this.#file = file
-    const { lost, clean, boot: lastBoot } = file.metadata
-    this.#mayHaveLost = lost || (!clean && lastBoot !== boot)
+    const { lostAt, clean, boot: lastBoot, acceptedEpoch } = file.metadata
+    this.#lostAt = !clean && lastBoot !== boot ? acceptedEpoch : lostAt
   }
 
   /**
@@ -169,7 +169,12 @@ export class LocalReplica implements BlockDevice {
    * `clearLost`, also across closes.
    */
   get mayHaveLost(): boolean {
-    return this.#mayHaveLost
+    return this.#lostAt !== null
+  }
+
+  /** The epoch that was the accepted one when that happened: what was written under later ones is here. */
+  get lostAt(): Epoch | null {
+    return this.#lostAt
   }
 
   /** Why the replica serves no more; undefined while it does. */
@@ -218,7 +223,7 @@ export class LocalReplica implements BlockDevice {
   /** The mirror has made sure that nothing is missing: forgets that writes may be lost. @throws DISK_FAILED */
   async clearLost(): Promise<void> {
     await this.#inMetadataTurn(async () => {
-      this.#mayHaveLost = false
+      this.#lostAt = null
       await this.#update({})
     })
   }
@@ -343,7 +348,7 @@ export class LocalReplica implements BlockDevice {
 
   #layerOwner(): LayerOwner {
     return {
-      check: () => this.#check(),
+      check: () => this.#checkFailure(),
       fatal: error => this.#fail(error),
       failedCall: error => toXosanError(this.#disk, this.#path, error),
     }
@@ -363,7 +368,7 @@ export class LocalReplica implements BlockDevice {
     await this.#operation(async () => {
       if (length > 0) await action()
       if (durable) await this.#layer.flush()
-      this.#check()
+      this.#checkFailure()
     })
   }
 
@@ -386,9 +391,10 @@ export class LocalReplica implements BlockDevice {
     }
   }
 
-  #inMetadataTurn(action: () => Promise<void>): Promise<void> {
+  async #inMetadataTurn(action: () => Promise<void>): Promise<void> {
+    this.#check()
     const turn = this.#metadataTurn.then(() => {
-      this.#check()
+      this.#checkFailure()
       return action()
     })
     this.#metadataTurn = turn.catch(() => undefined)
@@ -397,7 +403,7 @@ export class LocalReplica implements BlockDevice {
 
   async #update(changes: Partial<ReplicaMetadata>): Promise<void> {
     try {
-      await this.#file.update({ ...this.#metadata, boot: this.#boot, lost: this.#mayHaveLost, ...changes })
+      await this.#file.update({ ...this.#metadata, boot: this.#boot, lostAt: this.#lostAt, ...changes })
     } catch (error) {
       throw this.#fail(error)
     }
@@ -411,16 +417,21 @@ export class LocalReplica implements BlockDevice {
       { path: this.#path, reason: reasonOf(error) },
       { cause: error }
     )
-    this.#mayHaveLost = true
+    this.#lostAt = this.acceptedEpoch
     const leaveWord = (): Promise<void> =>
-      this.#file.update({ ...this.#metadata, boot: this.#boot, lost: true, clean: false })
+      this.#file.update({ ...this.#metadata, boot: this.#boot, lostAt: this.#lostAt, clean: false })
     // The disk may refuse this too. The page cache at least will tell another process of this boot.
     this.#metadataTurn = this.#metadataTurn.then(leaveWord).catch(() => undefined)
     return this.#failure
   }
 
-  #check(): void {
+  #checkFailure(): void {
     if (this.#failure !== undefined) throw this.#failure
+  }
+
+  /** Before an operation begins; those under way go on while the replica is closed. */
+  #check(): void {
+    this.#checkFailure()
     if (this.#closing !== undefined) {
       throw new XosanError('DISK_FAILED', { path: this.#path, reason: 'the replica has been closed' })
     }

@@ -23,6 +23,8 @@ const NUMBER_AT = 496
 const KIND_AT = 504
 const CRC_AT = 508
 
+const EMPTY_SECTOR = Buffer.alloc(SECTOR_BYTES)
+
 /** Bits in one sector. */
 export const SECTOR_BITS = PAYLOAD_BYTES * 8
 /** Sectors in one page, the unit in which maps are read and kept in memory. */
@@ -102,7 +104,7 @@ export function decodeSector(
 ): SectorVerdict {
   const source = encoded.subarray(sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES)
   const target = bits.subarray(sector * PAYLOAD_BYTES, (sector + 1) * PAYLOAD_BYTES)
-  if (source.readUInt32LE(KIND_AT) === 0 && source.every(byte => byte === 0)) {
+  if (source.equals(EMPTY_SECTOR)) {
     target.fill(0)
     return 'empty'
   }

@@ -173,7 +173,7 @@ function initialMetadata(spec: ReplicaSpec): ReplicaMetadata {
     rebuilding: false,
     boot: null,
     clean: true,
-    lost: false,
+    lostAt: null,
   }
 }
 

@@ -62,8 +62,15 @@ const schema = z.strictObject({
   boot: uuid.transform(text => text as BootId).nullable(),
   /** Nothing was un-flushed when it was closed, and nothing has changed since. */
   clean: z.boolean(),
-  /** It may have lost un-flushed writes, and nobody has reconciled it since. */
-  lost: z.boolean(),
+  /**
+   * The epoch that was the accepted one when un-flushed writes may have been lost, while nobody has reconciled the
+   * replica since; null when there is nothing to reconcile.
+   */
+  lostAt: z
+    .int()
+    .nonnegative()
+    .transform(number => number as Epoch)
+    .nullable(),
 })
 
 /** What the file `replica` says. */

@@ -1,0 +1,389 @@
+import assert from 'node:assert/strict'
+import { RegionSet } from '../../../core/mirror/region-set.ts'
+import {
+  REGION_BYTES,
+  byteLength,
+  byteOffset,
+  type BootId,
+  type Epoch,
+  type RegionIndex,
+  type ReplicaId,
+} from '../../../core/units.ts'
+import { LocalReplica } from '../../../datapath/replica-local/local-replica.ts'
+import { ReplicaHost } from '../../support/replica-on-simulated-disk.ts'
+import { systemError, type DiskCall } from '../../simulator/simulated-disk.ts'
+
+const MIB = 1024 * 1024
+const TIB = 1024 ** 4
+const BLOCK = 4096
+
+async function startedHost(size = 4 * MIB): Promise<ReplicaHost> {
+  const host = new ReplicaHost(1, size)
+  await host.start()
+  return host
+}
+
+const bytes = (length: number, value: number): Uint8Array => new Uint8Array(length).fill(value)
+
+const write = (host: ReplicaHost, offset: number, data: Uint8Array, durable = false): Promise<void> =>
+  host.replica.write({ offset: byteOffset(offset), data, durable })
+
+const trim = (host: ReplicaHost, offset: number, length: number): Promise<void> =>
+  host.replica.trim({ offset: byteOffset(offset), length: byteLength(length), durable: false })
+
+async function read(host: ReplicaHost, offset: number, length: number): Promise<Uint8Array> {
+  const into = bytes(length, 0xee)
+  await host.replica.read(byteOffset(offset), into)
+  return into
+}
+
+/** Counts disk calls by kind and the end of the file's name from here on. */
+function countCalls(host: ReplicaHost): Map<string, number> {
+  const counts = new Map<string, number>()
+  host.disk.fault = (call, name) => {
+    const key = `${call} ${name.slice(name.lastIndexOf('.') + 1)}`
+    counts.set(key, (counts.get(key) ?? 0) + 1)
+  }
+  return counts
+}
+
+/** Makes one kind of call on files whose name ends so fail. */
+function failCalls(host: ReplicaHost, call: DiskCall, suffix: string, code: string): void {
+  host.disk.fault = (kind, name) => {
+    if (kind === call && name.endsWith(suffix)) throw systemError(code, call, name)
+  }
+}
+
+describe('a local replica', () => {
+  describe('while it serves', () => {
+    it('overwrites a present block in a region with an intent by one write and nothing else', async () => {
+      const host = await startedHost()
+      await write(host, 0, bytes(BLOCK, 1), true)
+      const calls = countCalls(host)
+      await write(host, 0, bytes(BLOCK, 2))
+      assert.deepEqual([...calls], [['write raw', 1]])
+    })
+
+    it('makes the intent of a region durable before its first write, and shares that sync', async () => {
+      const host = await startedHost()
+      const order: string[] = []
+      host.disk.fault = (call, name) => order.push(`${call} ${name.slice(-3)}`)
+      await write(host, 0, bytes(BLOCK, 1))
+      // The first change also loads the page of the block map.
+      assert.deepEqual(order.slice(0, 2), ['read map', 'read ive'])
+      assert.deepEqual(order.slice(2), ['write map', 'sync map', 'write ive', 'write raw'])
+      const calls = countCalls(host)
+      const offsets = Array.from({ length: 32 }, (_, at) => (at + 1) * REGION_BYTES)
+      await Promise.all(offsets.map(offset => write(host, offset, bytes(BLOCK, 1))))
+      assert.ok(calls.get('sync map')! <= 2, `${calls.get('sync map')!} syncs for 32 regions`)
+    })
+
+    it('lets durable writes at one time share syncs', async () => {
+      const host = await startedHost()
+      await write(host, 0, bytes(32 * BLOCK, 1), true)
+      const calls = countCalls(host)
+      await Promise.all(Array.from({ length: 32 }, (_, at) => write(host, at * BLOCK, bytes(BLOCK, 2), true)))
+      assert.ok(calls.get('sync raw')! <= 3, `${calls.get('sync raw')!} syncs for 32 durable writes`)
+      assert.equal(calls.get('sync map'), undefined)
+    })
+
+    it('does not sync when nothing has changed since the last flush', async () => {
+      const host = await startedHost()
+      await write(host, 0, bytes(BLOCK, 1))
+      await host.replica.flush()
+      const calls = countCalls(host)
+      await host.replica.flush()
+      assert.deepEqual([...calls], [])
+    })
+
+    it('frees trimmed blocks, and gives no intent to regions where there was nothing to free', async () => {
+      const host = await startedHost()
+      await write(host, 5 * REGION_BYTES, bytes(REGION_BYTES, 1), true)
+      const before = await host.replica.physicalBytes()
+      await trim(host, 100, 4 * MIB - 200)
+      assert.equal(before - (await host.replica.physicalBytes()), REGION_BYTES)
+      assert.deepEqual([...host.replica.intents], [5])
+      assert.deepEqual(await host.replica.allocation(byteOffset(0), byteLength(4 * MIB)), [
+        { length: 4 * MIB, hole: true, zero: true },
+      ])
+    })
+
+    it('takes space for zeros that shall stay allocated', async () => {
+      const host = await startedHost()
+      const range = { offset: byteOffset(0), length: byteLength(REGION_BYTES), durable: false }
+      await host.replica.zero({ ...range, keepAllocated: true })
+      assert.deepEqual(await host.replica.allocation(byteOffset(0), byteLength(2 * REGION_BYTES)), [
+        { length: REGION_BYTES, hole: false, zero: false },
+        { length: REGION_BYTES, hole: true, zero: true },
+      ])
+    })
+
+    it('refuses ranges beyond its end and changes nothing', async () => {
+      const host = await startedHost()
+      const beyond = { code: 'OUT_OF_RANGE' }
+      await assert.rejects(write(host, 4 * MIB - 1, bytes(2, 1)), beyond)
+      await assert.rejects(read(host, 4 * MIB, 1), beyond)
+      await assert.rejects(trim(host, 0, 4 * MIB + 1), beyond)
+      await assert.rejects(host.replica.allocation(byteOffset(4 * MIB), byteLength(1)), beyond)
+      assert.ok(host.replica.intents.isEmpty)
+    })
+
+    it('serves a volume of 64 TiB at its far end with little memory and space', async () => {
+      const host = new ReplicaHost(1, 64 * TIB)
+      // Reserving its maps takes 5 GB on a disk; the simulated one keeps a note per page, which is too much here.
+      await host.start().catch(() => assert.fail('it cannot be created'))
+      const end = 64 * TIB
+      await write(host, end - 5000, bytes(5000, 9), true)
+      assert.deepEqual(await read(host, end - 5000, 5000), bytes(5000, 9))
+      assert.equal(host.replica.intents.firstAtOrAfter(0 as RegionIndex), end / REGION_BYTES - 1)
+      await host.replica.close()
+      await host.open()
+      assert.deepEqual(await read(host, end - 5000, 5000), bytes(5000, 9))
+    }).timeout(60_000)
+  })
+
+  describe('and its intents', () => {
+    it('stay cleared across a close, and are set again durably by a later write', async () => {
+      const host = await startedHost()
+      await write(host, 0, bytes(BLOCK, 1), true)
+      await write(host, REGION_BYTES, bytes(BLOCK, 1), true)
+      const cleared = new RegionSet(host.replica.intents.size)
+      cleared.add(0 as RegionIndex)
+      host.replica.clearIntents(cleared)
+      assert.deepEqual([...host.replica.intents], [1])
+      await host.replica.markClean()
+      await host.replica.close()
+      await host.open()
+      assert.deepEqual([...host.replica.intents], [1])
+      await write(host, 0, bytes(BLOCK, 2))
+      host.powerCut()
+      await host.open()
+      assert.deepEqual([...host.replica.intents], [0, 1])
+    })
+
+    it('are kept, whatever the mirror says, where a change is not flushed', async () => {
+      const host = await startedHost()
+      await write(host, 0, bytes(BLOCK, 1))
+      host.replica.clearIntents(RegionSet.full(host.replica.intents.size))
+      assert.deepEqual([...host.replica.intents], [0])
+      await host.replica.flush()
+      host.replica.clearIntents(RegionSet.full(host.replica.intents.size))
+      assert.ok(host.replica.intents.isEmpty)
+    })
+  })
+
+  describe('and epochs', () => {
+    it('accepts only higher ones, or the same again', async () => {
+      const host = await startedHost()
+      const { replica } = host
+      await replica.acceptEpoch(7 as Epoch, { rebuilding: true })
+      await replica.acceptEpoch(7 as Epoch, { rebuilding: true })
+      assert.equal(replica.state, 'rebuilding')
+      const stale = { code: 'EPOCH_STALE' }
+      await assert.rejects(replica.acceptEpoch(7 as Epoch, { rebuilding: false }), stale)
+      await assert.rejects(replica.acceptEpoch(6 as Epoch, { rebuilding: true }), stale)
+      host.powerCut()
+      assert.equal((await host.open()).acceptedEpoch, 7)
+      assert.equal(host.replica.state, 'rebuilding')
+    })
+  })
+
+  describe('and what it may have lost', () => {
+    it('says so after a power cut until that is cleared, across closes', async () => {
+      const host = await startedHost()
+      assert.equal(host.replica.mayHaveLost, false)
+      host.powerCut()
+      await host.open()
+      assert.equal(host.replica.mayHaveLost, true)
+      await host.replica.acceptEpoch(2 as Epoch, { rebuilding: false })
+      await host.replica.markClean()
+      await host.replica.close()
+      assert.equal((await host.open()).mayHaveLost, true)
+      await host.replica.clearLost()
+      await host.replica.close()
+      assert.equal((await host.open()).mayHaveLost, false)
+    })
+
+    it('has lost nothing when it was closed clean, and nothing when only its process died', async () => {
+      const host = await startedHost()
+      await write(host, 0, bytes(BLOCK, 1))
+      host.restartProcess()
+      assert.equal((await host.open()).mayHaveLost, false)
+      await host.replica.acceptEpoch(2 as Epoch, { rebuilding: false })
+      await write(host, 0, bytes(BLOCK, 2))
+      await host.replica.markClean()
+      host.powerCut()
+      assert.equal((await host.open()).mayHaveLost, false)
+      assert.deepEqual(await read(host, 0, BLOCK), bytes(BLOCK, 2))
+    })
+
+    it('may have lost a write that came after the clean mark', async () => {
+      const host = await startedHost()
+      await host.replica.markClean()
+      await write(host, 0, bytes(BLOCK, 1))
+      host.powerCut()
+      assert.equal((await host.open()).mayHaveLost, true)
+    })
+  })
+
+  describe('on a failing disk', () => {
+    it('reports a read or write that fails and goes on', async () => {
+      const host = await startedHost()
+      failCalls(host, 'read', '.raw', 'EIO')
+      await assert.rejects(read(host, 0, BLOCK), { code: 'DISK_FAILED' })
+      failCalls(host, 'write', '.raw', 'EIO')
+      await assert.rejects(write(host, 0, bytes(BLOCK, 1)), { code: 'DISK_FAILED' })
+      host.disk.fault = undefined
+      await write(host, 0, bytes(BLOCK, 2), true)
+      assert.deepEqual(await read(host, 0, BLOCK), bytes(BLOCK, 2))
+    })
+
+    it('reports a full disk and stays whole: intents, epochs and maps have their space', async () => {
+      const host = await startedHost()
+      await write(host, 0, bytes(BLOCK, 1), true)
+      host.disk.capacity = host.disk.used
+      const full = { code: 'NO_SPACE' }
+      await assert.rejects(write(host, 10 * REGION_BYTES, bytes(BLOCK, 2)), full)
+      await write(host, 0, bytes(BLOCK, 3), true)
+      await host.replica.acceptEpoch(9 as Epoch, { rebuilding: false })
+      await trim(host, 0, BLOCK)
+      await write(host, 20 * REGION_BYTES, bytes(BLOCK, 4), true)
+      host.powerCut()
+      await host.open()
+      assert.equal(host.replica.acceptedEpoch, 9)
+      assert.deepEqual(await read(host, 20 * REGION_BYTES, BLOCK), bytes(BLOCK, 4))
+      assert.deepEqual(await read(host, 10 * REGION_BYTES, BLOCK), bytes(BLOCK, 0))
+      assert.deepEqual([...host.replica.intents], [0, 10, 20])
+    })
+
+    for (const suffix of ['.raw', '.map']) {
+      it(`serves nothing more after a failed sync of ${suffix}, not even when a later one would succeed`, async () => {
+        const host = await startedHost()
+        await write(host, 0, bytes(BLOCK, 1))
+        const failed = { code: 'DISK_FAILED' }
+        failCalls(host, 'sync', suffix, 'EIO')
+        const flushes = [
+          host.replica.flush(),
+          host.replica.flush(),
+          write(host, BLOCK, bytes(BLOCK, 2), true),
+        ]
+        const results = await Promise.allSettled(flushes)
+        assert.deepEqual(
+          results.map(({ status }) => status),
+          ['rejected', 'rejected', 'rejected']
+        )
+        host.disk.fault = undefined
+        await assert.rejects(host.replica.flush(), failed)
+        await assert.rejects(write(host, 0, bytes(BLOCK, 3)), failed)
+        await assert.rejects(read(host, 0, BLOCK), failed)
+        await assert.rejects(host.replica.acceptEpoch(5 as Epoch, { rebuilding: false }), failed)
+        assert.throws(() => host.replica.clearIntents(RegionSet.full(host.replica.intents.size)), failed)
+        await host.replica.close()
+        assert.equal((await host.open()).mayHaveLost, true)
+        assert.ok(host.replica.intents.has(0 as RegionIndex))
+      })
+    }
+
+    it('tells a damaged map from an empty one', async () => {
+      const host = await startedHost()
+      await write(host, 0, bytes(BLOCK, 1), true)
+      await host.replica.markClean()
+      await host.replica.close()
+      // The durable block map begins after the header and one page of intents.
+      host.disk.damage(host.path('.map'), 2 * 4096)
+      await host.open()
+      const damaged = { code: 'REPLICA_CORRUPT' }
+      await assert.rejects(write(host, 0, bytes(BLOCK, 2)), damaged)
+      await assert.rejects(host.replica.allocation(byteOffset(0), byteLength(BLOCK)), damaged)
+    })
+  })
+
+  describe('when it grows', () => {
+    it('keeps what it has, reads zeros in the new part, and refuses to shrink', async () => {
+      const host = await startedHost()
+      await write(host, 4 * MIB - 10, bytes(10, 5), true)
+      await host.replica.resize(byteLength(4096 * MIB))
+      assert.deepEqual(await read(host, 4 * MIB - 10, 10), bytes(10, 5))
+      assert.deepEqual(await read(host, 4 * MIB, 10), bytes(10, 0))
+      await write(host, 4096 * MIB - 10, bytes(10, 6), true)
+      await host.replica.close()
+      await host.open()
+      assert.equal(host.replica.size, 4096 * MIB)
+      assert.deepEqual(await read(host, 4096 * MIB - 10, 10), bytes(10, 6))
+      assert.equal(host.replica.intents.size, (4096 * MIB) / REGION_BYTES)
+      await assert.rejects(host.replica.resize(byteLength(4 * MIB)), { code: 'INVALID_ARGUMENT' })
+      await assert.rejects(host.replica.resize(byteLength(4096 * MIB + 1)), { code: 'INVALID_ARGUMENT' })
+    })
+  })
+
+  describe('comes and goes', () => {
+    it('is open in one place at a time', async () => {
+      const host = await startedHost()
+      const { volume } = host.spec
+      await assert.rejects(LocalReplica.open(host.disk.mount(), volume, host.boot), {
+        code: 'REPLICA_LOCKED',
+      })
+      await assert.rejects(LocalReplica.remove(host.mount, volume, host.spec.replica), {
+        code: 'REPLICA_LOCKED',
+      })
+      await host.replica.close()
+      await (await LocalReplica.open(host.disk.mount(), volume, host.boot)).close()
+    })
+
+    it('is created once, and creating it again changes nothing, open or closed', async () => {
+      const host = await startedHost()
+      await write(host, 0, bytes(BLOCK, 1), true)
+      await LocalReplica.create(host.mount, host.spec)
+      await host.replica.close()
+      await LocalReplica.create(host.mount, host.spec)
+      await host.open()
+      assert.deepEqual(await read(host, 0, BLOCK), bytes(BLOCK, 1))
+    })
+
+    it('is never overwritten nor removed in the name of another replica', async () => {
+      const host = await startedHost()
+      await host.replica.close()
+      const other = host.random.uuid() as ReplicaId
+      const present = { code: 'REPLICA_PRESENT' }
+      await assert.rejects(LocalReplica.create(host.mount, { ...host.spec, replica: other }), present)
+      await assert.rejects(LocalReplica.remove(host.mount, host.spec.volume, other), present)
+      assert.equal((await host.open()).replica, host.spec.replica)
+    })
+
+    it('is gone after it was removed, and removing it again does nothing', async () => {
+      const host = await startedHost()
+      await host.replica.close()
+      const { volume, replica } = host.spec
+      await LocalReplica.remove(host.mount, volume, replica)
+      await LocalReplica.remove(host.mount, volume, replica)
+      assert.deepEqual(await host.mount.list('volumes'), [])
+      await assert.rejects(host.open(), { code: 'REPLICA_GONE' })
+      await LocalReplica.create(host.mount, { ...host.spec, replica: host.random.uuid() as ReplicaId })
+    })
+
+    it('waits for what is under way when it is closed, and refuses what comes later', async () => {
+      const host = await startedHost()
+      const written = write(host, 0, bytes(BLOCK, 1), true)
+      const closed = host.replica.close()
+      await Promise.all([written, closed])
+      await assert.rejects(read(host, 0, 1), { code: 'DISK_FAILED' })
+      await host.open()
+      assert.deepEqual(await read(host, 0, BLOCK), bytes(BLOCK, 1))
+    })
+
+    it('refuses ids, sizes and stacks that it cannot have', async () => {
+      const host = new ReplicaHost(1, MIB)
+      const invalid = { code: 'INVALID_ARGUMENT' }
+      const create = (changes: object): Promise<void> =>
+        LocalReplica.create(host.mount, { ...host.spec, ...changes })
+      await assert.rejects(create({ volume: '../../etc' }), invalid)
+      await assert.rejects(create({ replica: '' }), invalid)
+      await assert.rejects(create({ size: 0 }), invalid)
+      await assert.rejects(create({ size: 1000 }), invalid)
+      const two = [host.random.uuid(), host.random.uuid()]
+      await assert.rejects(create({ layers: two }), { code: 'UNSUPPORTED' })
+      await create({})
+      await assert.rejects(LocalReplica.open(host.mount, host.spec.volume, 'boot' as BootId), invalid)
+    })
+  })
+})
