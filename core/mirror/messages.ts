@@ -59,8 +59,12 @@ export type AcceptAnswer =
   | {
       readonly kind: 'accepted'
       readonly identity: ProcessIdentity
-      /** It may have lost un-flushed writes since it was last open: the host booted, or a sync failed. */
-      readonly mayHaveLost: boolean
+      /**
+       * The epoch at which it may have lost un-flushed writes (the host booted, or a sync failed), while it was not
+       * reconciled since; null when it has lost nothing. Of two that have lost, the one that did so at the lower
+       * epoch holds what was written under the higher one.
+       */
+      readonly lostAt: Epoch | null
     }
   | {
       /** It owes a promise to a live primary. */
@@ -137,7 +141,7 @@ export interface ClearRequest {
   readonly upTo: Sequence
   /** Sorted ranges of regions, the end not included. */
   readonly regions: readonly { readonly first: number; readonly end: number }[]
-  /** Every region is reconciled: what a power cut may have lost here no longer matters. */
+  /** Every region is the same everywhere and durable: what a power cut has lost here no longer matters. */
   readonly reconciled: boolean
 }
 

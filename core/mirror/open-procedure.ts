@@ -175,7 +175,7 @@ export function obstacleToTake(state: VolumeState, answers: Answers): string | n
     const reasons = inSync.map(({ replica, host }) => `${host}: ${describe(answers.get(replica))}`)
     return `no in-sync replica accepted (${reasons.join('; ')})`
   }
-  const whole = accepted.some(answer => !answer.mayHaveLost)
+  const whole = accepted.some(answer => answer.lostAt === null)
   const gone = inSync.filter(({ replica }) => answers.get(replica)?.kind === 'gone').length
   if (!whole && accepted.length + gone < inSync.length) {
     return 'the replicas that answered lost power, and one that is away may hold writes that they lost'

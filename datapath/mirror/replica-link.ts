@@ -41,6 +41,8 @@ export interface LinkOwner {
   readonly identity: ProcessIdentity
   readonly purpose: Purpose
   epoch(): Epoch
+  /** Whether all in-sync replicas hold the same bytes, but for what is under way. */
+  readonly reconciled: boolean
   address(replica: ReplicaRecord): ReplicaAddress
   nextSession(): SessionNumber
   mustAcknowledge(link: ReplicaLink): boolean
@@ -78,8 +80,8 @@ export class ReplicaLink {
   #stopPulse: () => void
   /** Boot in which the replica was last known to hold everything; null until it answered. */
   boot: BootId | null = null
-  /** It may lack un-flushed writes of before the takeover, in regions that are not reconciled yet. */
-  mayHaveLost = false
+  /** It may lack un-flushed writes of this epoch and earlier ones, in regions that are not reconciled yet. */
+  lostAt: Epoch | null = null
   /** Regions that may differ, as the replica said when the volume was opened. */
   intents: RegionSet | null = null
   /** Being put back: it must acknowledge, but is not read yet. */
@@ -204,8 +206,16 @@ export class ReplicaLink {
     this.#name = name
     this.#sequence = 0
     if (this.intents === null || !inSync) this.intents = await peerCall(() => this.peer.intents(name))
+    if (inSync && owner.reconciled) await this.tellReconciled()
     this.#pulse()
     return session
+  }
+
+  /** Lets the replica forget that it lost writes: it has them again, durably. */
+  async tellReconciled(): Promise<void> {
+    if (this.lostAt === null || this.#name === null) return
+    await this.peer.clear({ name: this.#name, upTo: this.lastSequence, regions: [], reconciled: true })
+    this.lostAt = null
   }
 
   async #accept(address: ReplicaAddress, epoch: Epoch, inSync: boolean): Promise<AcceptAnswer> {

@@ -150,6 +150,10 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     })
   }
 
+  get reconciled(): boolean {
+    return this.#state.serving && this.#unreconciled.isEmpty
+  }
+
   /** Resolves when something about the replicas, the phase or the record has changed. */
   async changed(): Promise<void> {
     return this.#changed.next()
@@ -205,12 +209,12 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     this.#clearing = new IntentClearing(regions)
     this.#unreconciled = new RegionSet(regions)
     this.#source = null
-    if (![...outcome.accepted.values()].some(answer => !answer.mayHaveLost)) this.#state.lostUnflushed()
+    if ([...outcome.accepted.values()].every(answer => answer.lostAt !== null)) this.#state.lostUnflushed()
     for (const record of replicasOf(state)) {
       const link = this.#addLink(record)
       const answer = outcome.accepted.get(record.replica)
       link.boot = answer?.identity.boot ?? null
-      link.mayHaveLost = answer?.mayHaveLost ?? false
+      link.lostAt = answer?.lostAt ?? null
     }
     this.#syncStandings()
     for (const link of this.#links.values()) this.#care(link)
@@ -248,19 +252,19 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     this.#engine!.kick()
   }
 
-  /** The replica whose bytes count while others may differ: one that did not lose power, if there is one. */
+  /**
+   * The replica whose bytes count while others may differ: one that has lost nothing, else the one that lost power
+   * earliest; of equal ones the local one.
+   */
   #chooseSource(): void {
     let best: ReplicaLink | null = null
     for (const link of this.#links.values()) {
       if (!this.#mayBeRead(link) || link.session === null) continue
-      const better =
-        best === null ||
-        Number(link.mayHaveLost) < Number(best.mayHaveLost) ||
-        (link.mayHaveLost === best.mayHaveLost && link.peer.local && !best.peer.local)
-      if (better) best = link
+      const ahead = best === null ? 1 : lossOf(best) - lossOf(link)
+      if (ahead > 0 || (ahead === 0 && link.peer.local)) best = link
     }
-    // Before everything is reconciled only a replica that has lost nothing, or none has, may take over.
-    if (best !== null && best.mayHaveLost && this.#source !== null && !this.#source.mayHaveLost) {
+    // Before everything is reconciled, none that has lost more may stand in for one that is away for a moment.
+    if (best !== null && this.#source !== null && lossOf(best) > lossOf(this.#source)) {
       if (!this.#unreconciled.isEmpty) best = null
     }
     if (best === null && !this.#unreconciled.isEmpty) return
@@ -551,7 +555,8 @@ export class VolumeMirror implements LinkOwner, CopyHost {
       if (this.stopped || !this.mustAcknowledge(link)) return
       const survivors = [...this.#links.values()].filter(other => other !== link && this.#mayBeRead(other))
       const whole = survivors.some(
-        ({ session, mayHaveLost }) => session !== null && (!mayHaveLost || this.#unreconciled.isEmpty)
+        other =>
+          other.session !== null && (other.lostAt === null || this.reconciled || other === this.#source)
       )
       if (!whole) {
         if (survivors.every(({ session }) => session === null)) await this.#openAgainIfRebooted()
@@ -695,7 +700,7 @@ export class VolumeMirror implements LinkOwner, CopyHost {
         await Promise.race([session.flush(), lost])
         const done = await this.#changeMembership(record => record.inSync || record.replica === replica)
         if (!done) throw new Error('the record did not change')
-        link.mayHaveLost = false
+        link.lostAt = null
         this.#plan.drop(replica)
         this.log('replica is in-sync', link, '')
       } finally {
@@ -750,8 +755,9 @@ export class VolumeMirror implements LinkOwner, CopyHost {
   #reconciledAll(): void {
     for (const link of this.#links.values()) {
       if (!this.mustAcknowledge(link)) continue
-      link.mayHaveLost = false
       this.#plan.drop(link.record.replica)
+      const { session } = link
+      link.tellReconciled().catch((error: unknown) => session?.abort(reasonOf(error)))
     }
     this.#plan.drop(RECONCILE)
     this.#options.log('reconciled', { volume: this.#options.volume })
@@ -872,3 +878,6 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     })
   }
 }
+
+/** The epoch at which a replica lost writes, lower than all epochs when it lost none. */
+const lossOf = (link: ReplicaLink): number => link.lostAt ?? -1

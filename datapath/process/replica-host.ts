@@ -19,6 +19,7 @@ import { type Clock } from '../../core/ports/clock.ts'
 import { type Disk } from '../../core/ports/disk.ts'
 import { type ProcessIdentity } from '../../core/mirror/messages.ts'
 import { type ReplicaId, type SrId, type StoreId, type VolumeKey } from '../../core/units.ts'
+import { type BlockDevice } from '../block-device.ts'
 import { type ReplicaSession } from '../mirror/replica-peer.ts'
 import { Mutex } from '../mirror/signal.ts'
 import { LocalReplica } from '../replica-local/local-replica.ts'
@@ -136,6 +137,11 @@ export class ReplicaHost {
   /** Space that the replica of a volume takes, in bytes. @throws REPLICA_GONE, STORE_MISSING, DISK_FAILED */
   async physicalBytes(sr: SrId, volume: VolumeKey): Promise<number> {
     return (await this.#openReplica(sr, volume)).replica.physicalBytes()
+  }
+
+  /** The replica of a volume for who only reads, beside all sessions. @throws REPLICA_GONE, STORE_MISSING, DISK_FAILED */
+  async reader(sr: SrId, volume: VolumeKey): Promise<BlockDevice> {
+    return (await this.#openReplica(sr, volume)).replica
   }
 
   /** Ends all sessions and releases all files. */

@@ -74,7 +74,7 @@ export class ReplicaService {
     if (request.epoch > this.replica.acceptedEpoch) {
       await this.replica.acceptEpoch(request.epoch, { rebuilding: !request.inSync })
     }
-    return { kind: 'accepted', identity, mayHaveLost: this.replica.mayHaveLost }
+    return { kind: 'accepted', identity, lostAt: this.replica.lostAt }
   }
 
   async confirm(request: ConfirmRequest): Promise<EpochAnswer> {
@@ -92,7 +92,9 @@ export class ReplicaService {
       this.#answer(request.address, async () => {
         const { from, to, asker, inSync } = request
         if (!this.#rights.raise(from, to, asker)) return this.#epochAnswer(false, asker)
+        const rebuilt = inSync && this.replica.state === 'rebuilding'
         if (to > this.replica.acceptedEpoch) await this.replica.acceptEpoch(to, { rebuilding: !inSync })
+        if (rebuilt && this.replica.mayHaveLost) await this.replica.clearLost()
         return this.#epochAnswer(true, asker)
       })
     )

@@ -1,0 +1,165 @@
+import { hasCode, reasonOf } from '../../core/errors.ts'
+import { type ByteLength, type ByteOffset, type Millis } from '../../core/units.ts'
+import { type BlockDevice } from '../../datapath/block-device.ts'
+import { type History, ZEROS } from './history.ts'
+import { type SeededRandom, type SimulatedProcess, type World } from './world.ts'
+
+export const SECTOR_BYTES = 512
+
+interface GuestOptions {
+  readonly world: World
+  readonly random: SeededRandom
+  readonly process: SimulatedProcess
+  readonly device: BlockDevice
+  readonly history: History
+  /** First sectors of the places that the guest likes. */
+  readonly hotSectors: readonly number[]
+  readonly tenure: number
+  readonly nextValue: () => number
+  /** True once writes of this volume were lost in a way that a flush must report. */
+  readonly mayLoseWrites: () => boolean
+  readonly problem: (text: string) => void
+  readonly log: (text: string) => void
+}
+
+/** A virtual machine: some requests at once, again and again at the same few places. */
+export class Guest {
+  readonly #options: GuestOptions
+  #stopping = false
+  #running = 0
+  #stopped: (() => void) | null = null
+  /** Whether it ever flushes; one that does not relies on every single write. */
+  readonly #flushes: boolean
+
+  constructor(options: GuestOptions) {
+    this.#options = options
+    this.#flushes = options.random.chance(0.7)
+  }
+
+  start(depth: number): void {
+    for (let i = 0; i < depth; i++) {
+      this.#running++
+      this.#options.process.deliver(() => void this.#run())
+    }
+  }
+
+  /** Asks for nothing more. Resolves when all it asked for is answered, which may be never. */
+  async stop(): Promise<void> {
+    this.#stopping = true
+    if (this.#running > 0) await new Promise<void>(resolve => (this.#stopped = resolve))
+  }
+
+  /** The machine is gone: whatever it still hears of changes nothing. */
+  abandon(): void {
+    this.#stopping = true
+  }
+
+  async #run(): Promise<void> {
+    const { random, process, problem } = this.#options
+    while (!this.#stopping) {
+      try {
+        await this.#request()
+      } catch (error) {
+        problem(`P5: the guest got an error: ${reasonOf(error)}`)
+        break
+      }
+      await new Promise<void>(resolve => process.clock.after((random.fraction() * 15) as Millis, resolve))
+    }
+    this.#running--
+    if (this.#running === 0) this.#stopped?.()
+  }
+
+  async #request(): Promise<void> {
+    const { random, hotSectors } = this.#options
+    const first = random.pick(hotSectors) + random.below(8)
+    const count = random.chance(0.03) ? 128 : 1 + random.below(12)
+    const what = random.fraction()
+    this.#options.history.requests++
+    if (what < 0.45) await this.#read(first, count)
+    else if (what < 0.9) await this.#write(first, count)
+    else if (what < 0.94) await this.#clear(first, count)
+    else await this.#flush()
+  }
+
+  async #read(first: number, count: number): Promise<void> {
+    const { world, device, history, problem } = this.#options
+    const invokedAt = world.now
+    const into = Buffer.alloc(count * SECTOR_BYTES)
+    await device.read((first * SECTOR_BYTES) as ByteOffset, into)
+    for (let i = 0; i < count; i++) {
+      const at = i * SECTOR_BYTES
+      const value = into.readUInt32LE(at)
+      const sector = value === ZEROS ? 0 : into.readUInt32LE(at + 4)
+      if (into.readUInt32LE(at + SECTOR_BYTES - 4) !== value || (value !== ZEROS && sector !== first + i)) {
+        problem(`P1: sector ${first + i} is torn or not its own`)
+      }
+      history.read({ kind: 'read', sector: first + i, value, invokedAt, returnedAt: world.now })
+    }
+  }
+
+  async #write(first: number, count: number): Promise<void> {
+    const { random, device, nextValue } = this.#options
+    const value = nextValue()
+    const data = Buffer.alloc(count * SECTOR_BYTES)
+    for (let i = 0; i < count; i++) {
+      data.writeUInt32LE(value, i * SECTOR_BYTES)
+      data.writeUInt32LE(first + i, i * SECTOR_BYTES + 4)
+      data.writeUInt32LE(value, (i + 1) * SECTOR_BYTES - 4)
+    }
+    const durable = !this.#flushes || random.chance(0.2)
+    await this.#change(value, first, count, durable, async offset => device.write({ offset, data, durable }))
+  }
+
+  async #clear(first: number, count: number): Promise<void> {
+    const { random, device } = this.#options
+    const durable = !this.#flushes
+    const length = (count * SECTOR_BYTES) as ByteLength
+    const trims = random.chance(0.5)
+    await this.#change(ZEROS, first, count, durable, async offset =>
+      trims
+        ? device.trim({ offset, length, durable })
+        : device.zero({ offset, length, durable, keepAllocated: false })
+    )
+  }
+
+  async #change(
+    value: number,
+    first: number,
+    count: number,
+    durable: boolean,
+    act: (offset: ByteOffset) => Promise<void>
+  ): Promise<void> {
+    const { world, history, tenure, problem, log } = this.#options
+    const entry = {
+      kind: 'write' as const,
+      value,
+      firstSector: first,
+      endSector: first + count,
+      invokedAt: world.now,
+      acknowledgedAt: Infinity,
+      durableAt: Infinity,
+      tenure,
+    }
+    history.write(entry)
+    log(`write ${value} to sectors ${first}+${count}${durable ? ' durably' : ''}`)
+    await act((first * SECTOR_BYTES) as ByteOffset)
+    log(`write ${value} acknowledged`)
+    const current = history.current(entry)
+    if (durable) current.durableAt = world.now
+    const wrong = history.acknowledged(current, world.now)
+    if (wrong !== null) problem(wrong)
+  }
+
+  async #flush(): Promise<void> {
+    if (!this.#flushes) return
+    const { world, device, history, mayLoseWrites, problem } = this.#options
+    const invokedAt = world.now
+    try {
+      await device.flush()
+      history.flushed(invokedAt, world.now)
+    } catch (error) {
+      if (!hasCode(error, 'WRITES_LOST')) throw error
+      if (!mayLoseWrites()) problem('P1: a flush failed although no writes can be lost')
+    }
+  }
+}

@@ -1,0 +1,90 @@
+/**
+ * The simulator's command: `npm run sim -- --seeds N [--first-seed S]`, or `--seed S` for one universe with its log.
+ */
+import { createHash } from 'node:crypto'
+import { parseArgs } from 'node:util'
+import { Universe, type UniverseReport } from './universe.ts'
+
+const { values } = parseArgs({
+  options: {
+    seeds: { type: 'string', default: '200' },
+    'first-seed': { type: 'string', default: '1' },
+    seed: { type: 'string' },
+    json: { type: 'boolean', default: false },
+    /** Prints a hash of each universe's log instead of the log, to compare runs. */
+    digest: { type: 'boolean', default: false },
+  },
+})
+
+async function one(seed: number): Promise<void> {
+  const report = await new Universe(seed, line => console.log(line)).run()
+  console.log(JSON.stringify(report, null, 2))
+  process.exitCode = report.problems.length === 0 ? 0 : 1
+}
+
+async function many(first: number, count: number): Promise<void> {
+  const started = performance.now()
+  const reports: UniverseReport[] = []
+  let shown = started
+  for (let seed = first; seed < first + count; seed++) {
+    const hash = createHash('sha256')
+    const universe = new Universe(seed, line => {
+      if (values.digest) hash.update(`${line}\n`)
+    })
+    const report = await universe.run()
+    reports.push(report)
+    if (values.digest) console.log(`${seed} ${hash.digest('hex')}`)
+    for (const problem of report.problems) console.error(`seed ${seed}: ${problem}`)
+    if (process.stderr.isTTY && performance.now() - shown > 500) {
+      shown = performance.now()
+      process.stderr.write(`\r${reports.length} of ${count} universes `)
+    }
+  }
+  if (process.stderr.isTTY) process.stderr.write('\r\x1b[K')
+  const summary = summarise(reports, (performance.now() - started) / 1000)
+  if (values.json) console.log(JSON.stringify(summary, null, 2))
+  else if (!values.digest) print(summary)
+  process.exitCode = summary.failed === 0 ? 0 : 1
+}
+
+function summarise(reports: readonly UniverseReport[], seconds: number) {
+  const faults: Record<string, number> = {}
+  for (const report of reports) {
+    for (const [kind, count] of Object.entries(report.faults)) faults[kind] = (faults[kind] ?? 0) + count
+  }
+  const median = (pick: (report: UniverseReport) => number): number =>
+    reports.map(pick).sort((a, b) => a - b)[Math.floor(reports.length / 2)] ?? 0
+  return {
+    universes: reports.length,
+    failed: reports.filter(({ problems }) => problems.length > 0).length,
+    failedSeeds: reports.filter(({ problems }) => problems.length > 0).map(({ seed }) => seed),
+    seconds: Math.round(seconds),
+    universesPerMinute: Math.round((reports.length / seconds) * 60),
+    virtualHours: Math.round(reports.reduce((sum, { virtualMs }) => sum + virtualMs, 0) / 36_000) / 100,
+    medians: {
+      faults: median(report => Object.values(report.faults).reduce((sum, count) => sum + count, 0)),
+      takeovers: median(report => report.takeovers),
+      resyncs: median(report => report.resyncs),
+      guestOperations: median(report => report.operations),
+      events: median(report => report.events),
+    },
+    faults,
+  }
+}
+
+function print(summary: ReturnType<typeof summarise>): void {
+  const { universes, failed, seconds, universesPerMinute, virtualHours, medians, faults } = summary
+  console.log(
+    `${universes} universes in ${seconds} s (${universesPerMinute} a minute), ${virtualHours} simulated hours`
+  )
+  console.log(
+    `median of each: ${medians.faults} faults, ${medians.takeovers} activations, ${medians.resyncs} resyncs, ` +
+      `${medians.guestOperations} guest operations, ${medians.events} events`
+  )
+  for (const [kind, count] of Object.entries(faults))
+    console.log(`  ${kind.padEnd(22)} ${String(count).padStart(8)}`)
+  console.log(failed === 0 ? 'no promise was broken' : `BROKEN in seeds ${summary.failedSeeds.join(' ')}`)
+}
+
+if (values.seed !== undefined) await one(Number(values.seed))
+else await many(Number(values['first-seed']), Number(values.seeds))

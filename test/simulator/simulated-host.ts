@@ -1,0 +1,181 @@
+import { type ProcessIdentity } from '../../core/mirror/messages.ts'
+import { type MirrorTiming } from '../../core/mirror/timing.ts'
+import { type BootId, type HostId, type Incarnation, type SrId, type StoreId } from '../../core/units.ts'
+import { type Attachment, DatapathNode } from '../../datapath/process/datapath-node.ts'
+import { type PeerTransport } from '../../datapath/process/peer-process.ts'
+import { type SimulatedNetwork } from './network.ts'
+import { type SimulatedCoordinator } from './simulated-coordinator.ts'
+import { SimulatedDisk, type SimulatedMount } from './simulated-disk.ts'
+import { SimulatedProcess, type SeededRandom, type World } from './world.ts'
+
+interface HostOptions {
+  readonly world: World
+  readonly network: SimulatedNetwork
+  readonly coordinator: SimulatedCoordinator
+  readonly timing: MirrorTiming
+  readonly sr: SrId
+  readonly name: string
+  readonly hosts: () => readonly SimulatedHost[]
+}
+
+/** A host: its disk, which stays, and its datapath process, which comes and goes. */
+export class SimulatedHost {
+  readonly id: HostId
+  readonly name: string
+  readonly store: StoreId
+  readonly disk: SimulatedDisk
+  readonly #options: HostOptions
+  readonly #random: SeededRandom
+  readonly #rate: number
+  #boot: BootId
+  #process: SimulatedProcess | null = null
+  #mount: SimulatedMount | null = null
+  #node: DatapathNode | null = null
+  #poweredOn = true
+  #attachments: readonly Attachment[] = []
+  /** Disk calls take this many times as long as usual. */
+  diskSlowness = 1
+  lastPowerCut = -1
+
+  constructor(options: HostOptions) {
+    const { world } = options
+    this.#options = options
+    this.#random = world.random.fork()
+    this.#rate = this.#random.between(0.97, 1.03)
+    this.id = this.#random.uuid() as HostId
+    this.name = options.name
+    this.store = this.#random.uuid() as StoreId
+    this.#boot = this.#random.uuid() as BootId
+    this.disk = new SimulatedDisk({ random: this.#random.fork(), delay: async call => this.#diskDelay(call) })
+  }
+
+  get process(): SimulatedProcess | null {
+    return this.#process
+  }
+  get poweredOn(): boolean {
+    return this.#poweredOn
+  }
+  /** The running datapath process; null while there is none. */
+  get node(): DatapathNode | null {
+    return this.#node
+  }
+  get running(): boolean {
+    return this.#node !== null && this.#process?.paused === false
+  }
+
+  /** Starts a datapath process if none runs. */
+  start(): void {
+    if (this.#process !== null) return
+    const { world, coordinator, timing } = this.#options
+    this.#poweredOn = true
+    const process = new SimulatedProcess(world, this.#rate)
+    const mount = this.disk.mount()
+    const identity: ProcessIdentity = {
+      host: this.id,
+      boot: this.#boot,
+      incarnation: this.#random.uuid() as Incarnation,
+    }
+    this.#process = process
+    this.#mount = mount
+    const transports = new Map<HostId, PeerTransport>()
+    const node = new DatapathNode({
+      identity,
+      clock: process.clock,
+      random: this.#random.fork(),
+      timing,
+      coordinator: coordinator.client(this.name, process.deliver),
+      store: async () => ({ id: this.store, disk: mount }),
+      attachments: {
+        load: async () => this.#attachments,
+        save: async attachments => void (this.#attachments = attachments),
+      },
+      isOurs: () => true,
+      transport: host => {
+        let transport = transports.get(host)
+        if (transport === undefined) {
+          transport = this.#transport(this.#options.hosts().find(({ id }) => id === host)!)
+          transports.set(host, transport)
+        }
+        return transport
+      },
+      log: (event, facts) => world.log(this.name, `${event} ${briefly(facts)}`),
+    })
+    this.#node = node
+    world.log(this.name, `process starts ${identity.incarnation.slice(0, 8)}`)
+    process.deliver(() => void node.start())
+  }
+
+  /** The process dies; the page cache stays. */
+  crash(): void {
+    this.#options.world.log(this.name, 'process dies')
+    this.#process?.kill()
+    this.#mount?.crash()
+    this.#process = null
+    this.#mount = null
+    this.#node = null
+  }
+
+  /** The host loses power, and with it every un-synced write. */
+  cutPower(): void {
+    this.#options.world.log(this.name, 'power is cut')
+    this.#process?.kill()
+    this.disk.powerCut()
+    this.#process = null
+    this.#mount = null
+    this.#node = null
+    this.#poweredOn = false
+    this.#attachments = []
+    this.#boot = this.#random.uuid() as BootId
+    this.lastPowerCut = this.#options.world.now
+  }
+
+  pause(): void {
+    this.#options.world.log(this.name, 'process is stopped')
+    this.#process?.pause()
+  }
+
+  resume(): void {
+    this.#options.world.log(this.name, 'process goes on')
+    this.#process?.resume()
+  }
+
+  async #diskDelay(call: string): Promise<void> {
+    const process = this.#process
+    const usual =
+      call === 'sync' || call === 'syncDirectory'
+        ? this.#random.between(0.2, 1.5)
+        : this.#random.between(0.01, 0.1)
+    const straggles = this.#random.chance(0.005) ? 30 : 1
+    return new Promise(resolve => {
+      this.#options.world.after(usual * straggles * this.diskSlowness, () => process?.deliver(resolve))
+    })
+  }
+
+  #transport(to: SimulatedHost): PeerTransport {
+    const { network, timing } = this.#options
+    const call = async <Result>(action: (node: DatapathNode) => Promise<Result>): Promise<Result> =>
+      network.call(this, to, timing.callTimeoutMs, async () => action(to.node!))
+    return {
+      heartbeat: async heartbeat => call(async node => node.replicas.heartbeat(heartbeat)),
+      accept: async request => call(async node => node.replicas.accept(request)),
+      confirm: async request => call(async node => node.replicas.confirm(request)),
+      raise: async request => call(async node => node.replicas.raise(request)),
+      intents: async name => call(async node => node.replicas.intents(name)),
+      clear: async request => call(async node => node.replicas.clear(request)),
+      finish: async request => call(async node => node.replicas.finish(request)),
+      create: async (address, blank) => call(async node => node.replicas.create(address, blank)),
+      openSession: async name =>
+        network.openSession(this, to, timing.callTimeoutMs, timing.replicaSilenceMs, async () =>
+          to.node!.replicas.openSession(name)
+        ),
+    }
+  }
+}
+
+const briefly = (facts: Readonly<Record<string, string | number>>): string =>
+  Object.entries(facts)
+    .map(
+      ([name, value]) =>
+        `${name}=${typeof value === 'string' ? value.replace(/([0-9a-f]{8})-[0-9a-f-]{27}/g, '$1') : value}`
+    )
+    .join(' ')

@@ -1,0 +1,448 @@
+/**
+ * One universe: hosts, volumes, guests and an administrator under faults, from one seed. What runs in it is the
+ * production code of `core/`, `datapath/mirror`, `datapath/resync`, `datapath/replica-local` and
+ * `datapath/process`; replaced are the clock, the network, the disks, the coordinator's store and the dice.
+ *
+ * Faults within the budget, all at once and in any order: processes die or stop for up to half a minute, hosts lose
+ * power (one, some, all), links are cut in one or both directions, disks and links are slow, the coordinator is
+ * away, late, or silent about what it did. Then everything heals, and what must be true in the end is checked.
+ */
+import { volumeStateKey } from '../../cluster/keys.ts'
+import { parseVolumeState, serialiseVolumeState } from '../../cluster/volume-state.ts'
+import { reasonOf } from '../../core/errors.ts'
+import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
+import { inSyncReplicas, replicasOf } from '../../core/mirror/volume-change.ts'
+import { type VolumeState } from '../../core/mirror/volume-record.ts'
+import {
+  type ByteLength,
+  type ByteOffset,
+  type Epoch,
+  type LayerId,
+  type Millis,
+  REGION_BYTES,
+  type ReplicaId,
+  type SrId,
+  type VolumeKey,
+} from '../../core/units.ts'
+import { FaultSchedule } from './faults.ts'
+import { Guest, SECTOR_BYTES } from './guest.ts'
+import { History } from './history.ts'
+import { SimulatedNetwork } from './network.ts'
+import { SimulatedCoordinator } from './simulated-coordinator.ts'
+import { SimulatedHost } from './simulated-host.ts'
+import { type SeededRandom, World } from './world.ts'
+
+export interface UniverseReport {
+  readonly seed: number
+  readonly problems: readonly string[]
+  readonly virtualMs: number
+  readonly events: number
+  readonly operations: number
+  readonly faults: Readonly<Record<string, number>>
+  readonly takeovers: number
+  readonly resyncs: number
+}
+
+/** Size of each volume in bytes. */
+const VOLUME_BYTES = (2 * 1024 * 1024) as ByteLength
+/** After the faults: what is not well again by then, in milliseconds of virtual time, is stuck. */
+const RECOVERY_LIMIT_MS = 120_000
+
+interface SimulatedVolume {
+  readonly key: VolumeKey
+  readonly layer: LayerId
+  readonly history: History
+  readonly hotSectors: readonly number[]
+  readonly random: SeededRandom
+  guest: Guest | null
+  host: SimulatedHost | null
+  tenure: number
+  splits: number
+}
+
+export class Universe {
+  readonly world: World
+  readonly network: SimulatedNetwork
+  readonly coordinator: SimulatedCoordinator
+  readonly hosts: SimulatedHost[] = []
+  readonly faults: FaultSchedule
+  readonly #seed: number
+  readonly #random: SeededRandom
+  readonly #sr: SrId
+  readonly #volumes: SimulatedVolume[] = []
+  readonly #problems: string[] = []
+  #lastValue = 0
+  #takeovers = 0
+  #resyncs = 0
+  #calm = false
+
+  constructor(seed: number, log: (line: string) => void = () => undefined) {
+    this.#seed = seed
+    this.world = new World(seed, line => {
+      if (line.includes('replica is in-sync')) this.#resyncs++
+      log(line)
+    })
+    this.#random = this.world.random.fork()
+    this.network = new SimulatedNetwork(this.world)
+    this.#sr = this.#random.uuid() as SrId
+    this.faults = new FaultSchedule(this)
+    this.coordinator = new SimulatedCoordinator({
+      clock: { now: () => this.world.now as Millis, after: (ms, action) => this.world.after(ms, action) },
+      decide: call => this.faults.fateOf(call.client),
+      callTimeMs: 1000 as Millis,
+      observe: (revision, client, changes) => this.#observe(revision, client, changes),
+    })
+    const count = 3 + this.#random.below(2)
+    for (let i = 1; i <= count; i++) {
+      const { world, network, coordinator } = this
+      const hosts = (): readonly SimulatedHost[] => this.hosts
+      this.hosts.push(
+        new SimulatedHost({
+          world,
+          network,
+          coordinator,
+          timing: DEFAULT_TIMING,
+          sr: this.#sr,
+          name: `h${i}`,
+          hosts,
+        })
+      )
+    }
+  }
+
+  problem(text: string): void {
+    this.world.log('CHECK', text)
+    this.#problems.push(text)
+  }
+
+  /** Runs from the first moment to the last check. */
+  async run(): Promise<UniverseReport> {
+    try {
+      await this.world.runUntil(this.#live(), 1_000_000)
+    } catch (error) {
+      this.problem(`P9: ${reasonOf(error)}`)
+    }
+    return {
+      seed: this.#seed,
+      problems: this.#problems,
+      virtualMs: this.world.now,
+      events: this.world.events,
+      operations: this.#volumes.reduce((sum, { history }) => sum + history.requests, 0),
+      faults: this.faults.counts,
+      takeovers: this.#takeovers,
+      resyncs: this.#resyncs,
+    }
+  }
+
+  async #live(): Promise<void> {
+    for (const host of this.hosts) host.start()
+    const volumes = 1 + this.#random.below(2)
+    for (let i = 0; i < volumes; i++) await this.#createVolume()
+    const administrators = this.#volumes.map(async volume => this.#administer(volume))
+    await this.faults.run(this.#random.between(20_000, 60_000))
+    await this.#settle()
+    this.#calm = true
+    await Promise.all(administrators)
+    for (const volume of this.#volumes) await this.#verify(volume)
+  }
+
+  async #createVolume(): Promise<void> {
+    const random = this.#random.fork()
+    const key = random.uuid() as VolumeKey
+    const layer = random.uuid() as LayerId
+    const copies = random.chance(0.75) ? 2 : 3
+    const holders = shuffled(random, this.hosts).slice(0, copies)
+    const replicas = []
+    for (const host of holders) {
+      const replica = random.uuid() as ReplicaId
+      const address = { sr: this.#sr, volume: key, replica, layers: [layer], size: VOLUME_BYTES }
+      await this.#ask(host, async () => host.node!.replicas.create(address, true), 10_000)
+      replicas.push({ host: host.id, replica, store: host.store, inSync: true })
+    }
+    const state: VolumeState = {
+      version: 1,
+      size: VOLUME_BYTES,
+      sharable: false,
+      epoch: 0 as Epoch,
+      reserved: { epoch: 0 as Epoch, host: null, operation: '' },
+      primary: null,
+      layers: [layer],
+      mirrors: [replicas],
+    }
+    const record = volumeStateKey(this.#sr, key)
+    this.coordinator.transact('creation', [], [{ key: record, value: serialiseVolumeState(record, state) }])
+    const hotSectors = Array.from({ length: 10 }, () => {
+      const region = random.below(VOLUME_BYTES / REGION_BYTES - 2)
+      return region * (REGION_BYTES / SECTOR_BYTES) + random.below(16) * 8
+    })
+    const history = new History(VOLUME_BYTES / SECTOR_BYTES)
+    this.#volumes.push({
+      key,
+      layer,
+      history,
+      hotSectors,
+      random,
+      guest: null,
+      host: null,
+      tenure: 0,
+      splits: 0,
+    })
+  }
+
+  // -- the administrator ------------------------------------------------------------------------------------------------
+
+  /** Keeps one guest running somewhere: starts it, moves it, and restarts it elsewhere when its host seems dead. */
+  async #administer(volume: SimulatedVolume): Promise<void> {
+    const { random } = volume
+    while (!this.#calm) {
+      const host = await this.#activateSomewhere(volume)
+      if (host === null) continue
+      const guest = this.#startGuest(volume, host)
+      await this.#watch(host, random.between(1_000, 12_000))
+      if (host.running && random.chance(0.7)) await this.#moveAway(volume, host, guest)
+      else guest.abandon()
+      if (random.chance(0.15)) await this.#maintain(volume)
+    }
+  }
+
+  async #activateSomewhere(volume: SimulatedVolume): Promise<SimulatedHost | null> {
+    const { random, key } = volume
+    const before = volume.host
+    const candidates = this.hosts.filter(({ running }) => running)
+    if (candidates.length === 0) {
+      await this.world.pause(200)
+      return null
+    }
+    const host = random.pick(candidates)
+    try {
+      if (before !== null && before !== host && before.running && random.chance(0.5)) {
+        await this.#ask(before, async () => before.node!.deactivate(key, 3_000 as Millis), 4_000)
+      }
+      await this.#ask(
+        host,
+        async () => {
+          await host.node!.detach(key)
+          await host.node!.attach(this.#sr, key)
+          await host.node!.activate(this.#sr, key, 9_000 as Millis)
+        },
+        10_000
+      )
+    } catch (error) {
+      this.world.log('admin', `activation on ${host.name} failed: ${reasonOf(error)}`)
+      await this.world.pause(random.between(50, 800))
+      return null
+    }
+    this.#takeovers++
+    volume.host = host
+    return host
+  }
+
+  #startGuest(volume: SimulatedVolume, host: SimulatedHost): Guest {
+    const { key, history, hotSectors, random } = volume
+    volume.tenure++
+    this.world.log('admin', `guest ${volume.tenure} of ${key.slice(0, 8)} starts on ${host.name}`)
+    const { tenure } = volume
+    const guest = new Guest({
+      world: this.world,
+      random: random.fork(),
+      process: host.process!,
+      device: host.node!.volume(key)!.device!,
+      history,
+      hotSectors,
+      tenure,
+      nextValue: () => ++this.#lastValue,
+      mayLoseWrites: () => volume.splits > 0,
+      problem: text => this.problem(text),
+      log: text => this.world.log(host.name, `guest ${tenure}: ${text}`),
+    })
+    volume.guest = guest
+    guest.start(1 + random.below(8))
+    return guest
+  }
+
+  async #watch(host: SimulatedHost, durationMs: number): Promise<void> {
+    const until = this.world.now + durationMs
+    const { process } = host
+    while (this.world.now < until && !this.#calm && host.process === process) await this.world.pause(100)
+  }
+
+  async #moveAway(volume: SimulatedVolume, host: SimulatedHost, guest: Guest): Promise<void> {
+    const stopped = await Promise.race([
+      guest.stop().then(() => true),
+      this.world.pause(5_000).then(() => false),
+    ])
+    if (!stopped || !host.running) return
+    try {
+      await this.#ask(host, async () => host.node!.deactivate(volume.key, 4_000 as Millis), 5_000)
+      this.world.log('admin', `${volume.key.slice(0, 8)} is closed on ${host.name}`)
+    } catch (error) {
+      this.world.log('admin', `deactivation on ${host.name} failed: ${reasonOf(error)}`)
+    }
+  }
+
+  async #maintain(volume: SimulatedVolume): Promise<void> {
+    const host = volume.random.pick(this.hosts)
+    if (!host.running) return
+    await this.#ask(host, async () => host.node!.resync(this.#sr, volume.key), 1_000).catch(() => undefined)
+    await this.world.pause(volume.random.between(100, 3_000))
+  }
+
+  /** Asks a host's process for something, as xosand would. */
+  async #ask<Result>(
+    host: SimulatedHost,
+    action: () => Promise<Result> | Result,
+    limitMs: number
+  ): Promise<Result> {
+    const { process } = host
+    return new Promise<Result>((resolve, reject) => {
+      const timer = this.world.after(limitMs, () => reject(new Error('the process did not answer')))
+      process?.deliver(() => {
+        Promise.resolve()
+          .then(action)
+          .then(
+            result => {
+              timer.cancel()
+              resolve(result)
+            },
+            (error: unknown) => {
+              timer.cancel()
+              reject(error as Error)
+            }
+          )
+      })
+    })
+  }
+
+  // -- what is seen from outside ------------------------------------------------------------------------------------------
+
+  #stateOf(volume: SimulatedVolume): VolumeState {
+    const key = volumeStateKey(this.#sr, volume.key)
+    return parseVolumeState(key, this.coordinator.read(key).entry!.value)
+  }
+
+  #observe(
+    revision: number,
+    client: string,
+    changes: readonly { key: string; value: string | null }[]
+  ): void {
+    for (const { key, value } of changes) {
+      if (value === null) continue
+      const state = parseVolumeState(key, value)
+      const replicas = replicasOf(state).map(
+        ({ host, inSync }) => `${this.hosts.find(({ id }) => id === host)!.name}${inSync ? '' : '(stale)'}`
+      )
+      const primary = this.hosts.find(({ id }) => id === state.primary)?.name ?? 'nobody'
+      this.world.log(
+        'record',
+        `${revision} by ${client}: epoch ${state.epoch}/${state.reserved.epoch} primary ${primary} ${replicas.join(' ')}`
+      )
+    }
+  }
+
+  /** A host lost power: un-flushed writes that no in-sync replica holds any more may be gone. */
+  powerWasCut(): void {
+    for (const volume of this.#volumes) {
+      const holders = inSyncReplicas(this.#stateOf(volume)).map(({ host }) =>
+        this.hosts.find(({ id }) => id === host)!
+      )
+      const lostBefore = Math.min(...holders.map(({ lastPowerCut }) => lastPowerCut))
+      if (lostBefore < 0 || !volume.history.unflushedBefore(lostBefore)) continue
+      this.world.log('CHECK', `un-flushed writes of ${volume.key.slice(0, 8)} may be lost`)
+      volume.splits++
+      for (const problem of volume.history.split(this.world.now)) this.problem(problem)
+    }
+  }
+
+  // -- the end ------------------------------------------------------------------------------------------------------------
+
+  /** With all faults gone everything must be well again, by itself. */
+  async #settle(): Promise<void> {
+    this.world.log('CHECK', 'faults are over')
+    const limit = this.world.now + RECOVERY_LIMIT_MS
+    for (const volume of this.#volumes) {
+      while (!(inSyncReplicas(this.#stateOf(volume)).length === replicasOf(this.#stateOf(volume)).length)) {
+        if (this.world.now > limit) {
+          this.problem('P9: a replica is still not in-sync long after the faults')
+          return
+        }
+        await this.world.pause(500)
+      }
+    }
+    await this.world.pause(3_000)
+  }
+
+  async #verify(volume: SimulatedVolume): Promise<void> {
+    const { key } = volume
+    const limit = this.world.now + RECOVERY_LIMIT_MS
+    volume.guest?.abandon()
+    for (const host of this.hosts) {
+      for (;;) {
+        try {
+          for (const other of this.hosts) {
+            if (other !== host)
+              await this.#ask(other, async () => other.node!.deactivate(key, 5_000 as Millis), 6_000)
+          }
+          await this.#ask(host, async () => this.#readAll(volume, host), 20_000)
+          break
+        } catch (error) {
+          this.world.log('admin', `final reading on ${host.name}: ${reasonOf(error)}`)
+          if (this.world.now > limit) {
+            this.problem(
+              `P9: the volume cannot be read on ${host.name} long after the faults: ${reasonOf(error)}`
+            )
+            return
+          }
+          await this.world.pause(500)
+        }
+      }
+    }
+    for (const host of this.hosts) {
+      await this.#ask(host, async () => host.node!.deactivate(key, 10_000 as Millis), 11_000)
+    }
+    for (const problem of volume.history.check()) this.problem(problem)
+    this.#compareReplicas(volume)
+  }
+
+  async #readAll(volume: SimulatedVolume, host: SimulatedHost): Promise<void> {
+    const { key, history, hotSectors } = volume
+    const node = host.node!
+    await node.detach(key)
+    const device = await node.attach(this.#sr, key)
+    await node.activate(this.#sr, key, 9_000 as Millis)
+    for (const first of hotSectors) {
+      const invokedAt = this.world.now
+      const into = Buffer.alloc(24 * SECTOR_BYTES)
+      await device.read((first * SECTOR_BYTES) as ByteOffset, into)
+      for (let i = 0; i < 24; i++) {
+        const value = into.readUInt32LE(i * SECTOR_BYTES)
+        history.read({ kind: 'read', sector: first + i, value, invokedAt, returnedAt: this.world.now })
+      }
+    }
+  }
+
+  #compareReplicas(volume: SimulatedVolume): void {
+    const contents = replicasOf(this.#stateOf(volume)).map(({ host, replica }) => ({
+      replica,
+      content: this.hosts
+        .find(({ id }) => id === host)!
+        .disk.contentOf(`volumes/${volume.key}/${volume.layer}.raw`),
+    }))
+    const first = Buffer.from(contents[0]!.content)
+    for (const { content } of contents) {
+      if (first.equals(content)) continue
+      const at = first.findIndex((byte, index) => byte !== content[index])
+      this.problem(
+        `P9: replicas differ in the end, first at byte ${at} (sector ${Math.floor(at / SECTOR_BYTES)})`
+      )
+    }
+  }
+}
+
+function shuffled<T>(random: SeededRandom, items: readonly T[]): T[] {
+  const result = [...items]
+  for (let i = result.length - 1; i > 0; i--) {
+    const j = random.below(i + 1)
+    ;[result[i], result[j]] = [result[j]!, result[i]!]
+  }
+  return result
+}
