@@ -26,6 +26,7 @@ import {
   createSr,
   createVolume,
   openVolume,
+  takeOverVolume,
 } from './lab/pool.ts'
 import { programsDirectory, projectRoot } from './lab/programs.ts'
 import { replicaFiles, showVolume, waitUntilInSync } from './lab/volume-watch.ts'
@@ -34,6 +35,8 @@ const HOSTS = 3
 const DATAPATHS = 2
 /** How long the replicas may take to come together, in milliseconds; it takes a few seconds. */
 const RESYNC_DEADLINE_MS = 60_000
+/** How long a dead host may count as alive, in milliseconds; it takes a few seconds. */
+const TAKEOVER_PATIENCE_MS = 30_000
 
 class Demo {
   readonly #work: string
@@ -149,7 +152,8 @@ class Demo {
         live(formatProgress(rebuilding.doneBytes, rebuilding.totalBytes, performance.now() - startedAt))
       })
       this.#tale.check(`${secondary.name} is in-sync again`, 'both copies in-sync', true)
-      return copied === 0 ? 'in-sync' : `in-sync: only the ${formatBytes(copied)} that it missed were copied`
+      const size = formatBytes(this.#volume.size)
+      return `in-sync: ${formatBytes(copied)} of ${size} were copied, the regions where it could differ`
     })
   }
 
@@ -157,7 +161,7 @@ class Demo {
     await this.#tale.step(`Now ${first.name} itself dies, the host that served the disk.`, async () => {
       await (await labHost(this.#lab, first.name)).kill()
       await this.#disk?.close()
-      this.#disk = await connectDisk(await openVolume(secondary, this.#volume))
+      this.#disk = await connectDisk(await takeOverVolume(secondary, this.#volume, TAKEOVER_PATIENCE_MS))
       const { primary, epoch } = await showVolume(secondary, this.#volume)
       this.#tale.check(
         `${secondary.name} took the disk over`,

@@ -20,6 +20,7 @@ import {
   labLock,
   readLab,
 } from './layout.ts'
+import { checkPrograms } from './programs.ts'
 
 /** Another command may be making or removing the lab meanwhile, in milliseconds. */
 const LOCK_WAIT_MS = 60_000
@@ -52,13 +53,19 @@ export interface LabReport {
 /** Called with what is going on, for people who wait. */
 export type Progress = (text: string) => void
 
-/** Makes the lab when the directory holds none, starts what does not run, and resolves when all is up. */
+/**
+ * Makes the lab when the directory holds none, starts what does not run, and resolves when all is up.
+ *
+ * @throws XosanError INVALID_ARGUMENT when the directory holds something else, or another lab; DAEMON_UNREACHABLE
+ *   when a program does not come up
+ */
 export async function labUp(
   directory: string,
   options: LabUpOptions,
   progress: Progress
 ): Promise<LabReport> {
   const path = resolve(directory)
+  checkPrograms(options.programs)
   const createdDirectory = (await mkdir(path, { recursive: true, mode: 0o700 })) !== undefined
   // Also before the lock, whose file would be the first trace in a directory that is not ours.
   await existingLab(path, options)

@@ -1,6 +1,7 @@
 /** What xapi would do with the hosts of a lab: make an SR and volumes, attach and activate them, through the entry scripts. */
+import { setTimeout as delay } from 'node:timers/promises'
 import { z } from 'zod'
-import { callEntryScript } from './entry-script.ts'
+import { EntryScriptError, callEntryScript } from './entry-script.ts'
 import { type NbdAddress } from './guest-disk.ts'
 import { type LabReport } from './lab.ts'
 
@@ -83,6 +84,33 @@ export async function destroyVolume(host: PoolHost, volume: PoolVolume): Promise
     sr: volume.sr,
     key: volume.key,
   })
+}
+
+/** SMAPIv3's word for a volume that is active elsewhere. */
+const IN_USE = 'SR_BACKEND_FAILURE_24'
+const RETRY_MS = 100
+
+/**
+ * Opens a volume whose primary has died. Nobody can tell a host that died just now from one that is about to say
+ * something, so the first attempts may be refused; xapi, too, starts a VM elsewhere only some time later.
+ *
+ * @param patienceMs how long to repeat an attempt that was refused for that reason
+ */
+export async function takeOverVolume(
+  host: PoolHost,
+  volume: PoolVolume,
+  patienceMs: number
+): Promise<NbdAddress> {
+  const end = performance.now() + patienceMs
+  for (;;) {
+    try {
+      return await openVolume(host, volume)
+    } catch (error) {
+      const refused = error instanceof EntryScriptError && error.code === IN_USE
+      if (!refused || performance.now() >= end) throw error
+      await delay(RETRY_MS)
+    }
+  }
 }
 
 /** Attaches and activates, as before a VM starts. @returns where its disk is served */

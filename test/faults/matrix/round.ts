@@ -9,6 +9,7 @@ import {
   closeVolume,
   destroyVolume,
   openVolume,
+  takeOverVolume,
 } from '../../../cli/lab/pool.ts'
 import { replicaFiles, waitUntilInSync } from '../../../cli/lab/volume-watch.ts'
 import { datapathIndexOf } from '../../../core/placement/datapath-index.ts'
@@ -28,6 +29,8 @@ const PROGRESS_DEADLINE_MS = 60_000
 const IN_SYNC_DEADLINE_MS = 120_000
 /** A takeover compares the replicas in the background; they must be equal within this time. */
 const EQUAL_DEADLINE_MS = 30_000
+/** Another host must serve within ten seconds; this is when waiting for it ends. */
+const TAKEOVER_PATIENCE_MS = 60_000
 const POLL_MS = 50
 
 export interface RoundResult {
@@ -169,7 +172,7 @@ export class Matrix {
   async #openElsewhere(kind: KillKind, old: PoolHost, next: PoolHost, faults: string[]): Promise<Load> {
     // A VM whose disk died on a living host is cleaned up there before it starts elsewhere; a dead host is not asked.
     if (kind.part !== 'all') await closeVolume(old, this.#volume)
-    this.#address = await openVolume(next, this.#volume)
+    this.#address = await takeOverVolume(next, this.#volume, TAKEOVER_PATIENCE_MS)
     this.#primary = next
     return await this.#startLoad(faults)
   }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { compareFiles } from '../../../cli/lab/compare-files.ts'
 import { connectDisk } from '../../../cli/lab/guest-disk.ts'
-import { closeVolume, openVolume } from '../../../cli/lab/pool.ts'
+import { closeVolume, openVolume, takeOverVolume } from '../../../cli/lab/pool.ts'
 import { replicaFiles, showVolume, waitUntilInSync } from '../../../cli/lab/volume-watch.ts'
 import { byteOffset } from '../../../core/units.ts'
 import { TestLab } from '../../support/test-lab.ts'
@@ -52,7 +52,7 @@ describe('a pool of three hosts', function () {
 
     await (await pool.control(roles.primary)).kill()
     await disk.close().catch(() => undefined)
-    const second = await connectDisk(await openVolume(roles.secondary, volume))
+    const second = await connectDisk(await takeOverVolume(roles.secondary, volume, 30_000))
     const found = Buffer.alloc(SIZE)
     await second.read(byteOffset(0), found)
     assert.equal(Buffer.compare(found, expected), 0)
