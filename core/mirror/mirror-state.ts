@@ -101,9 +101,9 @@ export class MirrorState {
     return effects
   }
 
-  /** Requests that are under way or held. */
-  get busy(): boolean {
-    return this.#running.size > 0 || this.#held.length > 0 || this.#order.waitingCount > 0
+  /** How many requests are under way on replicas. */
+  get runningCount(): number {
+    return this.#running.size
   }
 
   /** How many requests wait for something other than a replica's answer. */

@@ -38,7 +38,7 @@ import { performStep, runSteps } from './procedure-runner.ts'
 import { type RecordStore } from './record-store.ts'
 import { type LinkOwner, ReplicaLink } from './replica-link.ts'
 import { type ReplicaPeer } from './replica-peer.ts'
-import { Mutex, Signal } from './signal.ts'
+import { Mutex, pause, Signal } from './signal.ts'
 
 export interface MirrorOptions {
   readonly sr: SrId
@@ -310,21 +310,40 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     this.#changed.notify()
   }
 
+  /**
+   * Nothing is under way any more, and all of it is durable everywhere. A write that is on one replica and not on
+   * another would be forgotten with its intent, so the intents go only after the last answer.
+   */
   async #finish(): Promise<void> {
-    const { identity } = this.#options
     if (!this.#state.serving) return
-    await Promise.race([this.flush().catch(() => undefined), this.#whenOver()])
-    const clearIntents = this.#keeper?.allInSync === true && this.#unreconciled.isEmpty
-    await Promise.all(
-      [...this.#links.values()].map(async link => {
-        if (link.name === null || !this.mustAcknowledge(link)) return
-        await link.peer.finish({ name: link.name, asker: identity, clearIntents }).catch(() => undefined)
-      })
-    )
+    this.#state.hold()
+    this.#engine?.stop()
+    while (!this.stopped) {
+      while (this.#state.runningCount > 0 && !this.stopped) await this.#changed.next()
+      const relied = [...this.#links.values()].filter(link => this.mustAcknowledge(link))
+      const names = relied.map(link => link.name)
+      try {
+        await Promise.all(relied.map(async link => this.#flushLink(link)))
+      } catch {
+        // A replica was lost: it comes back, or is taken out, and then the others are asked.
+        await Promise.race([this.#changed.next(), pause(this.clock, this.timing.retryDelayMs)])
+        continue
+      }
+      const clearIntents = this.#keeper?.allInSync === true && this.#unreconciled.isEmpty
+      const { identity: asker } = this.#options
+      await Promise.all(
+        relied.map(async ({ peer }, index) => {
+          // Only a convenience for the next open, which asks each replica anyway.
+          await peer.finish({ name: names[index]!, asker, clearIntents }).catch(() => undefined)
+        })
+      )
+      return
+    }
   }
 
-  async #whenOver(): Promise<void> {
-    while (!this.#generation.over) await this.#changed.next()
+  async #flushLink({ session }: ReplicaLink): Promise<void> {
+    if (session === null) throw new Error('the replica is away')
+    await session.flush()
   }
 
   async #giveUpRight(): Promise<void> {
@@ -493,7 +512,7 @@ export class VolumeMirror implements LinkOwner, CopyHost {
         if (link.session !== session) return
         this.#state.answered(request, link.record.replica, this.clock.now())
         this.#drain()
-        if (request.shape.kind !== 'read') this.#changed.notify()
+        this.#changed.notify()
       },
       (error: unknown) => session?.abort(reasonOf(error))
     )
