@@ -2,6 +2,8 @@ import { readFile } from 'node:fs/promises'
 import { isAbsolute } from 'node:path'
 import { z } from 'zod'
 import { reasonOf, XosanError } from '../core/errors.ts'
+import { DEFAULT_TIMING, type MirrorTiming, PROMISE_SHARE_OF_PRIMARY } from '../core/mirror/timing.ts'
+import { millis } from '../core/units.ts'
 import { hostId } from '../rpc/identifiers.ts'
 import { issuesOf } from '../rpc/wire.ts'
 
@@ -19,6 +21,9 @@ const port = z.number().int().min(1).max(65_535)
 /** An address, not a name: looking a name up could hang, or differ between hosts. */
 const ipAddress = z.union([z.ipv4(), z.ipv6()], { error: 'must be an IPv4 or IPv6 address' })
 const durationMs = z.number().int().min(1).max(600_000)
+
+/** A duration of the mirror's protocol, with the shipped value as its default. */
+const mirrorMs = (name: keyof MirrorTiming) => durationMs.transform(millis).prefault(DEFAULT_TIMING[name])
 
 const configSchema = closedObject({
   host: closedObject({ uuid: hostId, name: z.string().min(1), address: ipAddress }),
@@ -47,20 +52,30 @@ const configSchema = closedObject({
     path: absolutePath,
   }),
   timing: closedObject({
-    /** Several heartbeats must fit into the promise time, so that a lost one costs nothing. */
-    heartbeatIntervalMs: durationMs.default(500),
-    /**
-     * How long a replica keeps others out for a primary that it hears nothing from. Longer delays the failover,
-     * which must be done in 10 s; shorter makes a stall of a busy dom0 look like a death.
-     */
-    promiseTimeMs: durationMs.default(4000),
-    /** A replica that owes an answer for this long is recorded as not in-sync, so that the guest goes on. */
-    replicaTimeoutMs: durationMs.default(3000),
+    // The mirror's; `core/mirror/timing.ts` tells what each of them bounds.
+    heartbeatIntervalMs: mirrorMs('heartbeatIntervalMs'),
+    promiseTimeMs: mirrorMs('promiseTimeMs'),
+    replicaSilenceMs: mirrorMs('replicaSilenceMs'),
+    reconnectGraceMs: mirrorMs('reconnectGraceMs'),
+    callTimeoutMs: mirrorMs('callTimeoutMs'),
+    retryDelayMs: mirrorMs('retryDelayMs'),
+    clearIntervalMs: mirrorMs('clearIntervalMs'),
+    rejoinIntervalMs: mirrorMs('rejoinIntervalMs'),
     /** A call to the coordinator ends after this time, with a result or without. */
     coordinatorCallMs: durationMs.default(5000),
     /** How often the janitor looks for half-done operations and tombstones. */
     janitorIntervalMs: durationMs.default(5000),
-  }).prefault({}),
+  })
+    .refine(
+      // Else the primary's own promise would lapse, and the guest wait, before a silent replica is taken out.
+      ({ replicaSilenceMs, promiseTimeMs }) => replicaSilenceMs < PROMISE_SHARE_OF_PRIMARY * promiseTimeMs,
+      `replicaSilenceMs must be less than ${PROMISE_SHARE_OF_PRIMARY} of promiseTimeMs`
+    )
+    .refine(
+      ({ heartbeatIntervalMs, replicaSilenceMs }) => 2 * heartbeatIntervalMs <= replicaSilenceMs,
+      'two heartbeats must fit into replicaSilenceMs, so that a lost one costs nothing'
+    )
+    .prefault({}),
   logLevel: z.enum(['error', 'warn', 'info', 'debug']).default('info'),
 })
 

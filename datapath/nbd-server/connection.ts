@@ -50,6 +50,10 @@ export class Connection {
       this.#reason ??= outcome
     } else {
       opened = outcome.opened
+      void opened.revoked?.then(detail => {
+        this.#endWith({ code: 'session-over', detail })
+        this.#socket.destroy()
+      })
       if (this.#reason === null && !this.#socket.destroyed) await this.#transmit(queue, outcome)
       this.#reason ??= { code: 'ended', detail: 'the client left while its export was being opened' }
     }

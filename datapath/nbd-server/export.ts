@@ -33,6 +33,11 @@ export interface OpenedExport {
   readonly readOnly: boolean
   readonly durability: DurabilityMode
   /**
+   * Settles, with the reason in words, when the export is taken away from its connection: then the connection breaks off
+   * at once, and requests under way get no answer.
+   */
+  readonly revoked?: Promise<string>
+  /**
    * Called once, when the connection is over and every call that it made to the device has ended. The device is the
    * resolver's: it is closed here or stays open for the next connection.
    */

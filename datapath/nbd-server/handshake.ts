@@ -25,6 +25,7 @@ import {
   OPTION_HEADER_BYTES,
   type OptionHeader,
 } from '../../core/nbd-wire/option-request.ts'
+import { errorText } from '../nbd-socket/error-numbers.ts'
 import { type HandshakeStream } from '../nbd-socket/handshake-stream.ts'
 import { type CloseReason } from './close-reason.ts'
 import { type ConnectionInfo, type ExportResolver, type OpenedExport } from './export.ts'
@@ -115,7 +116,7 @@ export class ServerHandshake {
           return await this.#answerOption(option, data)
         } catch (error) {
           if (!(error instanceof XosanError)) throw error
-          await this.#stream.write(encodeOptionReply(option, refusalOf(error), Buffer.from(error.message)))
+          await this.#stream.write(encodeOptionReply(option, refusalOf(error), Buffer.from(errorText(error))))
           return null
         }
     }

@@ -50,11 +50,8 @@ const parameters = z.record(z.string(), z.union([z.string(), z.number(), z.boole
  * @param peer name of the server, for the message
  */
 export function errorFromReply(number: number, text: string, peer: string): XosanError {
-  const bracket = /\[([A-Z_]+) (\{.*\})\]$/s.exec(text)
-  if (bracket !== null && ACCEPTED.has(bracket[1]!)) {
-    const parsed = parameters.safeParse(parseJson(bracket[2]!))
-    if (parsed.success) return new XosanError(bracket[1]! as ErrorCode, parsed.data)
-  }
+  const named = errorInText(text)
+  if (named !== null) return named
   const reason = `${peer} answered with NBD error ${number}${text === '' ? '' : `: ${text}`}`
   switch (number) {
     case NbdError.permission:
@@ -71,6 +68,14 @@ export function errorFromReply(number: number, text: string, peer: string): Xosa
     default:
       return new XosanError('DISK_FAILED', { path: peer, reason })
   }
+}
+
+/** The error that a XOSAN server named in a text; null when there is none, or one that no server may put here. */
+export function errorInText(text: string): XosanError | null {
+  const bracket = /\[([A-Z_]+) (\{.*\})\]$/s.exec(text)
+  if (bracket === null || !ACCEPTED.has(bracket[1]!)) return null
+  const parsed = parameters.safeParse(parseJson(bracket[2]!))
+  return parsed.success ? new XosanError(bracket[1]! as ErrorCode, parsed.data) : null
 }
 
 function parseJson(text: string): unknown {

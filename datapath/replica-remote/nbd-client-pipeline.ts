@@ -238,7 +238,7 @@ export class NbdPipeline implements ReplySource {
     const { clock, requestDeadlineMs } = this.#options
     const left = requestDeadlineMs - (clock.now() - oldest.since)
     if (left > 0) this.#watch(millis(left))
-    else this.fail(this.#unreachable(`no answer within ${requestDeadlineMs} ms`))
+    else this.fail(this.#unreachable(`no answer within ${requestDeadlineMs} ms`, { silent: true }))
   }
 
   #leftByPeer(): void {
@@ -261,8 +261,9 @@ export class NbdPipeline implements ReplySource {
     }
   }
 
-  #unreachable(reason: string): XosanError {
-    return new XosanError('PEER_UNREACHABLE', { host: this.#options.peer, reason })
+  /** @param more `silent` tells a server that is there and says nothing from one that left */
+  #unreachable(reason: string, more: { readonly silent?: true } = {}): XosanError {
+    return new XosanError('PEER_UNREACHABLE', { host: this.#options.peer, reason, ...more })
   }
 }
 

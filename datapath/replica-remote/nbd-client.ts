@@ -31,6 +31,8 @@ export interface NbdClientOptions {
 
 /** Longest range of one TRIM, WRITE_ZEROES or BLOCK_STATUS: the length has 32 bits, and blocks shall stay whole. */
 const RANGE_BYTES_MAX = 2 ** 31
+/** The longest range that a request can name: of a change that cannot be cut up because it has one place in the order. */
+const WHOLE_RANGE_BYTES_MAX = 2 ** 32 - 1
 
 /**
  * An export of an NBD server as a block device.
@@ -120,7 +122,7 @@ export class NbdClient implements BlockDevice {
     this.#checkRange(offset, length)
     if (!this.capabilities.zero) throw this.#unsupported('WRITE_ZEROES')
     const noHole = keepAllocated ? CommandFlag.noHole : 0
-    await this.#change(durable, length, RANGE_BYTES_MAX, sequence, (at, piece, flags) =>
+    await this.#change(durable, length, this.#rangeMax(), sequence, (at, piece, flags) =>
       this.#pipeline.range(Command.writeZeroes, offset + at, piece, flags | noHole, sequence ?? 0)
     )
   }
@@ -129,7 +131,7 @@ export class NbdClient implements BlockDevice {
     const { offset, length, durable, sequence } = request
     this.#checkRange(offset, length)
     if (!this.capabilities.trim) throw this.#unsupported('TRIM')
-    await this.#change(durable, length, RANGE_BYTES_MAX, sequence, (at, piece, flags) =>
+    await this.#change(durable, length, this.#rangeMax(), sequence, (at, piece, flags) =>
       this.#pipeline.range(Command.trim, offset + at, piece, flags, sequence ?? 0)
     )
   }
@@ -185,6 +187,10 @@ export class NbdClient implements BlockDevice {
     if (length > max) await eachPiece(length, max, (at, piece) => send(at, piece, flags))
     else if (length > 0) await send(0, length, flags)
     if (durable && !fua) await this.#pipeline.flush()
+  }
+
+  #rangeMax(): number {
+    return this.capabilities.sequenced ? WHOLE_RANGE_BYTES_MAX : RANGE_BYTES_MAX
   }
 
   #checkRange(offset: number, length: number): void {

@@ -1,0 +1,57 @@
+import { type z } from 'zod'
+import { XosanError } from '../../core/errors.ts'
+import { byteLength, type VolumeKey } from '../../core/units.ts'
+import { type datapathApi, type DatapathMethod, type DatapathResult } from '../../rpc/datapath-api.ts'
+import { type RpcServer } from '../../rpc/server.ts'
+import { type Json } from '../../rpc/wire.ts'
+import { type DatapathNode } from './datapath-node.ts'
+
+/** What answers each method. */
+export type DatapathHandlers<M extends DatapathMethod> = {
+  [Name in M]: (params: z.output<(typeof datapathApi)[Name]['params']>) => Promise<DatapathResult<Name>>
+}
+
+export type ReplicaMethod = 'replica.create' | 'replica.delete' | 'replica.stat'
+
+/** A method's schema and handler belong together by the name that both were looked up by. */
+export function register(
+  server: RpcServer,
+  method: string,
+  schema: z.ZodType,
+  handler: (params: never) => Promise<unknown>
+): void {
+  server.register(method, schema, async params => (await handler(params as never)) as Json)
+}
+
+/** @throws XosanError INVALID_ARGUMENT for a volume that another process of this host owns: no other may open its files */
+export function requireOurs(volume: VolumeKey, isOurs: (volume: VolumeKey) => boolean): void {
+  if (isOurs(volume)) return
+  throw new XosanError('INVALID_ARGUMENT', {
+    what: `The volume ${volume}`,
+    reason: 'another datapath process of this host serves it',
+  })
+}
+
+/** The methods that other hosts' xosand may call as well. */
+export function replicaMethods(
+  { replicas }: DatapathNode,
+  isOurs: (volume: VolumeKey) => boolean
+): DatapathHandlers<ReplicaMethod> {
+  return {
+    'replica.create': async ({ sr, volume, replica, store, layers, size }) => {
+      requireOurs(volume, isOurs)
+      // xosand makes replicas of new volumes only; one that takes the place of another is made by its primary.
+      await replicas.create({ sr, volume, replica, layers, size }, true, store)
+      return null
+    },
+    'replica.delete': async ({ sr, volume, replica }) => {
+      requireOurs(volume, isOurs)
+      await replicas.delete(sr, volume, replica)
+      return null
+    },
+    'replica.stat': async ({ sr, volume }) => {
+      requireOurs(volume, isOurs)
+      return { physicalBytes: byteLength(await replicas.physicalBytes(sr, volume)) }
+    },
+  }
+}
