@@ -24,6 +24,8 @@ interface Connection {
   readonly ended: Promise<never>
   /** When bytes last arrived; null before the first. */
   heardAt: Millis | null
+  /** Calls that have not ended. */
+  waiting: number
 }
 
 /**
@@ -62,13 +64,14 @@ export class RpcClient {
     const { clock } = this.#options
     if (this.#closed) throw this.#unreachable('this client is closed')
     const connection = (this.#connection ??= this.#connect())
+    connection.waiting += 1
     const startedAt = clock.now()
     let timer: Timer | undefined
     const expired = new Promise<never>((_, reject) => {
       timer = clock.after(millis(deadlineMs), () => {
-        // A connection on which nothing at all came back is most likely dead (the peer lost power, a cable was
-        // pulled): TCP would notice only after minutes. The next call makes a new one.
-        if (connection.heardAt === null || connection.heardAt < startedAt) connection.socket.destroy()
+        // A connection on which nothing at all came back may be dead (the peer lost power, a cable was pulled), which
+        // TCP would notice only after minutes. The next call makes a new one; calls that still wait may go on.
+        if (connection.heardAt === null || connection.heardAt < startedAt) this.#forget(connection)
         reject(new XosanError('DEADLINE_EXCEEDED', { what: method, deadlineMs }))
       })
     })
@@ -81,6 +84,8 @@ export class RpcClient {
       })
     } finally {
       timer?.cancel()
+      connection.waiting -= 1
+      if (connection.waiting === 0 && this.#connection !== connection) connection.socket.destroy()
     }
   }
 
@@ -88,6 +93,10 @@ export class RpcClient {
   close(): void {
     this.#closed = true
     this.#connection?.socket.destroy()
+  }
+
+  #forget(connection: Connection): void {
+    if (this.#connection === connection) this.#connection = null
   }
 
   async #send(
@@ -111,7 +120,7 @@ export class RpcClient {
         reject(error instanceof XosanError ? error : this.#unreachable(error.message))
       )
       socket.on('close', () => {
-        if (this.#connection === connection) this.#connection = null
+        this.#forget(connection)
         reject(this.#unreachable('it closed the connection'))
       })
     })
@@ -123,7 +132,7 @@ export class RpcClient {
     const made = new Promise<void>(resolve => {
       socket.once('connect', () => resolve())
     })
-    const connection: Connection = { socket, calls, made, ended, heardAt: null }
+    const connection: Connection = { socket, calls, made, ended, heardAt: null, waiting: 0 }
     const reader = new LineReader(LINE_BYTES_MAX)
     socket.on('data', (chunk: Buffer) => {
       connection.heardAt = clock.now()

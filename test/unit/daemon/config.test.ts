@@ -1,0 +1,45 @@
+import assert from 'node:assert/strict'
+import { parseConfig, readConfig } from '../../../daemon/config.ts'
+
+const smallest = {
+  host: { uuid: '6f1d5a0e-0000-4000-8000-00000000000a', name: 'h1', address: '127.0.0.1' },
+  runDirectory: '/run/xosan',
+  stateDirectory: '/var/lib/xosan',
+  defaultPath: '/srv',
+  coordinator: { kind: 'embedded', path: '/var/lib/coordinator.db' },
+}
+
+describe('the configuration', () => {
+  it('fills in what is left out', () => {
+    const { datapaths, ports, logLevel } = parseConfig(smallest)
+    assert.deepEqual(
+      { datapaths, ports, logLevel },
+      { datapaths: 2, ports: { peer: 7700, datapath: 7710, nbd: 7730 }, logLevel: 'info' }
+    )
+  })
+
+  it('names a key that it does not know, and those that it does', () => {
+    const wrong = { ...smallest, ports: { pear: 1 }, dataPaths: 3 }
+    assert.throws(() => parseConfig(wrong), /unknown key pear; known are peer, datapath, nbd/)
+    assert.throws(() => parseConfig(wrong), /unknown key dataPaths; known are host, .*datapaths/)
+  })
+
+  it('takes no relative path, no host name for an address and no port beyond the last', () => {
+    assert.throws(
+      () => parseConfig({ ...smallest, runDirectory: 'run' }),
+      /runDirectory: must be an absolute path/
+    )
+    assert.throws(
+      () => parseConfig({ ...smallest, host: { ...smallest.host, address: 'h1' } }),
+      /host.address/
+    )
+    assert.throws(() => parseConfig({ ...smallest, ports: { peer: 70_000 } }), /ports.peer/)
+  })
+
+  it('says which file is missing', async () => {
+    await assert.rejects(
+      readConfig('/nonexistent.json'),
+      /configuration file \/nonexistent.json is not valid: ENOENT/
+    )
+  })
+})
