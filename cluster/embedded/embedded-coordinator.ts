@@ -21,6 +21,7 @@ import {
 import { type Random } from '../../core/ports/random.ts'
 import { type Millis, millis } from '../../core/units.ts'
 import { checkKey, checkPrefix, checkTransaction } from '../coordinator-limits.ts'
+import { Bell } from './bell.ts'
 import { CommitFailedError, EmbeddedDatabase, attempt, makeDatabaseFile } from './database.ts'
 import { WatchPoll } from './watch-poll.ts'
 
@@ -31,7 +32,7 @@ export interface EmbeddedOptions {
   readonly random: Random
   /** After this long a call ends by itself. */
   readonly callTimeMs?: Millis
-  /** How often a client with watches looks for changes. */
+  /** How often a client with watches looks for changes that it has not heard of. */
   readonly pollIntervalMs?: Millis
   /** How many revisions a watch may lag behind before it fails with COORDINATOR_COMPACTED. */
   readonly historyRevisions?: number
@@ -39,8 +40,10 @@ export interface EmbeddedOptions {
 
 /** Long enough for a busy disk; half as long would report a slow fsync as a lost coordinator. */
 const CALL_TIME_MS = millis(5_000)
-/** Ten hosts of a lab polling at this rate cost under one percent of a core; slower polls show in activation times. */
-const POLL_INTERVAL_MS = millis(20)
+/** For what the bell misses. A lab has some fifteen processes, and each look wakes one up. */
+const POLL_INTERVAL_MS = millis(250)
+/** When the bell cannot be heard: slower would show in the time that an activation takes. */
+const POLL_INTERVAL_DEAF_MS = millis(20)
 /** At 1 KiB a change this is 10 MiB; a follower that is away for longer reads everything anew, which is quick. */
 const HISTORY_REVISIONS = 10_000
 /** Two attempts are this far apart at most: about the time that one commit takes. */
@@ -58,18 +61,26 @@ export async function openEmbeddedCoordinator(options: EmbeddedOptions): Promise
     makeDatabaseFile(path)
     return new EmbeddedDatabase(path, options.historyRevisions ?? HISTORY_REVISIONS)
   })
-  return new EmbeddedCoordinator(database, retry, clock, options.pollIntervalMs ?? POLL_INTERVAL_MS)
+  try {
+    return new EmbeddedCoordinator(database, retry, options)
+  } catch (cause) {
+    database.close()
+    throw new XosanError('COORDINATOR_UNAVAILABLE', { reason: reasonOf(cause) }, { cause })
+  }
 }
 
 class EmbeddedCoordinator implements Coordinator {
   readonly #database: EmbeddedDatabase
   readonly #retry: Retry
+  readonly #bell: Bell
   readonly #poll: WatchPoll
 
-  constructor(database: EmbeddedDatabase, retry: Retry, clock: Clock, pollIntervalMs: Millis) {
+  constructor(database: EmbeddedDatabase, retry: Retry, options: EmbeddedOptions) {
     this.#database = database
     this.#retry = retry
-    this.#poll = new WatchPoll(database, clock, pollIntervalMs)
+    this.#bell = new Bell(`${options.path}-bell`, () => this.#poll.soon())
+    const intervalMs = this.#bell.works ? POLL_INTERVAL_MS : POLL_INTERVAL_DEAF_MS
+    this.#poll = new WatchPoll(database, options.clock, options.pollIntervalMs ?? intervalMs)
   }
 
   async read(key: string): ReturnType<Coordinator['read']> {
@@ -84,9 +95,14 @@ class EmbeddedCoordinator implements Coordinator {
 
   async transact(conditions: readonly Condition[], changes: readonly Change[]): Promise<TransactResult> {
     checkTransaction(conditions, changes)
-    const result = await this.#retry.run(() => this.#database.transact(conditions, changes))
-    this.#poll.soon()
-    return result
+    return this.#retry.run(() => {
+      const done = this.#database.transact(conditions, changes)
+      if (done.committed) {
+        this.#bell.ring()
+        this.#poll.soon()
+      }
+      return done
+    })
   }
 
   watch(prefix: string, afterRevision: number, listener: WatchListener): Watch {
@@ -96,6 +112,7 @@ class EmbeddedCoordinator implements Coordinator {
 
   async close(): Promise<void> {
     if (this.#retry.close()) {
+      this.#bell.close()
       this.#poll.close()
       this.#database.close()
     }

@@ -1,7 +1,7 @@
 /**
- * Finds changes for the watches of one client by asking for the store's revision at a steady pace: SQLite tells a
- * process nothing about the commits of others. One question serves all watches and is answered from shared memory
- * (about ten microseconds), so nobody who waits for a change is far behind, and an idle lab stays idle.
+ * Finds changes for the watches of one client by asking for the store's revision: when the bell rings, and at a steady
+ * pace for what the bell missed. One question serves all watches and is answered from shared memory in some
+ * microseconds; most of what a look costs is waking the process up.
  */
 import { XosanError } from '../../core/errors.ts'
 import { type Clock, type Timer } from '../../core/ports/clock.ts'
@@ -44,7 +44,7 @@ export class WatchPoll {
     }
   }
 
-  /** Looks at the next turn of the loop: this client has just changed something, or has a new watch. */
+  /** Looks at the next turn of the loop: something has changed, or there is a new watch. */
   soon(): void {
     this.#arm(millis(0))
   }

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
+import { EventEmitter, once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { EmbeddedDatabase } from '../../../cluster/embedded/database.ts'
 import { openEmbeddedCoordinator } from '../../../cluster/embedded/embedded-coordinator.ts'
 import { hasCode } from '../../../core/errors.ts'
 import { type Coordinator } from '../../../core/ports/coordinator.ts'
@@ -30,12 +32,13 @@ describe('the embedded coordinator shared by processes', function () {
     rmSync(directory, { recursive: true })
   })
 
-  async function open(callTimeMs = 60_000): Promise<Coordinator> {
+  async function open(callTimeMs = 60_000, pollIntervalMs = 20): Promise<Coordinator> {
     const client = await openEmbeddedCoordinator({
       path,
       clock: createNodeClock(),
       random: nodeRandom,
       callTimeMs: millis(callTimeMs),
+      pollIntervalMs: millis(pollIntervalMs),
     })
     clients.push(client)
     return client
@@ -51,10 +54,11 @@ describe('the embedded coordinator shared by processes', function () {
     const times = 200
     const counters = ['a', 'b', 'c', 'killed'].map(name => start('counter-worker.ts', name, String(times)))
     const [first, , , killed] = counters
-    await first!.reached(20)
+    await Promise.all([first!.reached(20), killed!.reached(20)])
+    // It may stop with the write lock in hand; then nobody counts until it goes on.
     first!.process.kill('SIGSTOP')
-    await killed!.reached(20)
     await killed!.kill()
+    await delay(300)
     first!.process.kill('SIGCONT')
     for (const counter of counters.slice(0, 3)) {
       assert.equal(await counter.exit(), 0)
@@ -105,8 +109,8 @@ describe('the embedded coordinator shared by processes', function () {
     await refused
   })
 
-  it('tells a watch in this process what another process changes', async () => {
-    const client = await open()
+  it('tells a watch in this process what another process changes, without waiting for the next look', async () => {
+    const client = await open(60_000, 3_600_000)
     const seen = new Promise<void>((resolve, reject) => {
       let count = 0
       client.watch('counts', 0, {
@@ -123,11 +127,28 @@ describe('the embedded coordinator shared by processes', function () {
     await seen
   })
 
+  it('tells a watch what was changed by a process that died before it could ring the bell', async () => {
+    const client = await open()
+    const seen = new EventEmitter()
+    client.watch('a', 0, {
+      changed: (reached, events) => events.length > 0 && seen.emit('change', reached),
+      failed: error => seen.emit('error', error),
+    })
+    const first = once(seen, 'change')
+    await client.transact([], [{ key: 'a', value: '0' }])
+    await first
+    const second = once(seen, 'change')
+    const silent = new EmbeddedDatabase(path, 100)
+    const { revision } = silent.transact([], [{ key: 'a', value: '1' }])
+    silent.close()
+    assert.deepEqual(await second, [revision])
+  })
+
   it('keeps its files readable by their owner only', async () => {
     const client = await open()
     await client.transact([], [{ key: 'a', value: '1' }])
     assert.equal(statSync(join(directory, 'private')).mode & 0o777, 0o700)
-    for (const end of ['', '-wal', '-shm']) {
+    for (const end of ['', '-wal', '-shm', '-bell']) {
       assert.equal(statSync(path + end).mode & 0o777, 0o600)
     }
   })
