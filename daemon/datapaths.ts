@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import { hasCode, XosanError } from '../core/errors.ts'
 import { datapathIndexOf } from '../core/placement/datapath-index.ts'
 import { type Clock } from '../core/ports/clock.ts'
-import { type VolumeKey } from '../core/units.ts'
+import { millis, type VolumeKey } from '../core/units.ts'
 import { RpcClient } from '../rpc/client.ts'
 import {
   datapathApi,
@@ -15,6 +15,9 @@ import { type LocalDatapath, type ReplicaMethod, type VolumeMethod } from '../vo
 /** Re-reading a small file; a process that takes longer is stopped, and reads it when it goes on or starts anew. */
 const RELOAD_MS = 5000
 const STATUS_MS = 3000
+/** A process that died is back within a second or two; one that is not back by then is broken. */
+const RESTART_MS = 10_000
+const RESTART_POLL_MS = 100
 
 /** Socket of a datapath process below the run directory; both sides take the name from here. */
 export const datapathSocket = (runDirectory: string, index: number): string =>
@@ -28,8 +31,10 @@ interface Answer {
 /** The datapath processes of this host, over their unix sockets. */
 export class Datapaths implements LocalDatapath {
   readonly #clients: readonly RpcClient[]
+  readonly #clock: Clock
 
   constructor({ runDirectory, count, clock }: { runDirectory: string; count: number; clock: Clock }) {
+    this.#clock = clock
     this.#clients = Array.from({ length: count }, (_, index) => {
       const address = datapathSocket(runDirectory, index)
       return new RpcClient({
@@ -40,6 +45,12 @@ export class Datapaths implements LocalDatapath {
     })
   }
 
+  /**
+   * Calls the process that owns the volume. While it is being started again the call waits: xapi does not repeat
+   * one that failed, and every method may be called twice.
+   *
+   * @throws XosanError the process's; DATAPATH_UNREACHABLE when it does not come back
+   */
   async call<M extends VolumeMethod | ReplicaMethod>(
     method: M,
     params: DatapathParams<M>,
@@ -47,7 +58,17 @@ export class Datapaths implements LocalDatapath {
   ): Promise<DatapathResult<M>> {
     // The keys in parameters are checked texts already; only their brand is lost in the schema's input type.
     const index = datapathIndexOf(params.volume as VolumeKey, this.#clients.length)
-    return this.#callAt(index, method, params, deadlineMs)
+    const startedAt = this.#clock.now()
+    for (;;) {
+      const elapsedMs = this.#clock.now() - startedAt
+      try {
+        return await this.#callAt(index, method, params, Math.max(deadlineMs - elapsedMs, 1))
+      } catch (error) {
+        const over = elapsedMs + RESTART_POLL_MS >= Math.min(RESTART_MS, deadlineMs)
+        if (!hasCode(error, 'DATAPATH_UNREACHABLE') || over) throw error
+      }
+      await new Promise<void>(resolve => this.#clock.after(millis(RESTART_POLL_MS), resolve))
+    }
   }
 
   /** Makes all processes read `stores.json` again. @throws XosanError what one that is up answered */
