@@ -53,7 +53,9 @@ export class ReplySender {
       this.#chunk(ticket, Chunk.none, 0)
     } else {
       this.#chunk(ticket, Chunk.offsetData, OFFSET_BYTES + data.length)
-      encodeDataOffset(this.#writer.slab, this.#writer.reserve(OFFSET_BYTES), offset)
+      // The place first: making room may begin a new slab.
+      const at = this.#writer.reserve(OFFSET_BYTES)
+      encodeDataOffset(this.#writer.slab, at, offset)
     }
     if (data.length > 0) this.#writer.append(data)
     this.#writer.message(ticket.cost)
