@@ -60,7 +60,6 @@ export interface LinkOwner {
   replace(link: ReplicaLink, reason: string): Promise<void>
   /** Resolves when something about the mirror's replicas has changed. */
   changed(): Promise<void>
-  log(event: string, link: ReplicaLink, reason: string): void
 }
 
 /** A reason to take a replica out that no reconnecting mends. */
@@ -90,6 +89,8 @@ export class ReplicaLink {
   wasRestarted = false
   /** It is connected and receives what is written, while it is brought up to date. */
   rebuilding = false
+  /** It answered a request with an error of its disk. */
+  refused = false
   #stopped = false
 
   constructor(record: ReplicaRecord, peer: ReplicaPeer, owner: LinkOwner) {
@@ -152,7 +153,7 @@ export class ReplicaLink {
         owner.connected(this)
         const reason = await session.closed
         this.#lost(reason)
-        if (reason === SILENCE && !this.#stopped) await this.#exclude(reason)
+        if ((reason === SILENCE || this.refused) && !this.#stopped) await this.#exclude(reason)
         return
       } catch (error) {
         this.#lost(reasonOf(error))
@@ -203,6 +204,7 @@ export class ReplicaLink {
     const session = await peerCall(() => this.peer.openSession(name))
     if (this.#stopped) session.abort('the volume is not served here any more')
     this.#session = session
+    this.refused = false
     this.#name = name
     this.#sequence = 0
     if (this.intents === null || !inSync) this.intents = await peerCall(() => this.peer.intents(name))
@@ -299,7 +301,9 @@ export class ReplicaLink {
         // In-sync again, with the session that saw all of it.
         const reason = await this.#session!.closed
         this.#lost(reason)
-        if (reason === SILENCE && !this.#stopped && owner.mustAcknowledge(this)) await this.#exclude(reason)
+        if (reason === SILENCE || this.refused) {
+          if (!this.#stopped && owner.mustAcknowledge(this)) await this.#exclude(reason)
+        }
         return
       }
     } catch (error) {

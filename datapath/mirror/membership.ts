@@ -1,0 +1,205 @@
+/**
+ * Who is in-sync: takes replicas out, and brings them back. One change at a time, each through the record first.
+ */
+import { changeMembershipOf } from '../../core/mirror/membership-procedure.ts'
+import { changeMembership, replaceReplica, replicasOf } from '../../core/mirror/volume-change.ts'
+import { type ReplicaRecord, type VolumeState } from '../../core/mirror/volume-record.ts'
+import { type Epoch, type ReplicaId } from '../../core/units.ts'
+import { type MirrorContext } from './mirror-context.ts'
+import { type Reconciliation } from './reconciliation.ts'
+import { type ReplicaLink } from './replica-link.ts'
+import { type ReplicaSession } from './replica-peer.ts'
+import { Mutex } from './signal.ts'
+
+/** What only the mirror as a whole can do. */
+interface MembershipOwner {
+  /** True once the opening that this belongs to is over. */
+  readonly stopped: boolean
+  /** Regions are there to be copied, or replicas to copy them. */
+  kick(): void
+  /** Adds a replica and cares for it. */
+  add(record: ReplicaRecord): void
+  /** Another host is the primary. */
+  replaced(): void
+  /** Every in-sync replica that answers has lost power: opens the volume like after a crash. */
+  openAgain(): void
+}
+
+export class Membership {
+  readonly #context: MirrorContext
+  readonly #reconciliation: Reconciliation
+  readonly #owner: MembershipOwner
+  readonly #turn = new Mutex()
+
+  constructor(context: MirrorContext, reconciliation: Reconciliation, owner: MembershipOwner) {
+    this.#context = context
+    this.#reconciliation = reconciliation
+    this.#owner = owner
+  }
+
+  /** Runs an action while nobody changes the membership. */
+  async undisturbed<Result>(action: () => Promise<Result>): Promise<Result> {
+    return this.#turn.run(action)
+  }
+
+  /**
+   * Takes a replica out of the in-sync set, if one that holds everything stays and is connected. Else nothing
+   * happens: the volume waits for this one or for another.
+   */
+  async exclude(link: ReplicaLink, reason: string): Promise<void> {
+    const { links, plan } = this.#context
+    await this.#turn.run(async () => {
+      if (this.#owner.stopped || !this.#context.mustAcknowledge(link)) return
+      const others = [...links.values()].filter(other => other !== link && this.#context.mayBeRead(other))
+      if (!others.some(other => other.session !== null && this.#reconciliation.isWhole(other))) {
+        const nobody = this.#context.relied().every(({ session }) => session === null)
+        if (nobody && this.#context.relied().some(({ wasRestarted }) => wasRestarted)) this.#owner.openAgain()
+        return
+      }
+      this.#context.logOf('replica taken out', link, reason)
+      const { replica } = link.record
+      if (await this.#change(record => record.inSync && record.replica !== replica)) plan.drop(replica)
+    })
+  }
+
+  /** Raises the epoch and changes nothing else: a contender's reservation is void by it. */
+  async raise(): Promise<void> {
+    await this.#turn.run(async () => {
+      if (!this.#owner.stopped) await this.#change(record => record.inSync)
+    })
+  }
+
+  /** Gives a host whose replica is lost a new one. It becomes in-sync like any stale one, by a copy in full. */
+  async replace(link: ReplicaLink, reason: string): Promise<void> {
+    const { options, keeper, links, state } = this.#context
+    const { random, identity, sr, volume } = options
+    const { layers, size } = keeper.state
+    const replica = random.uuid() as ReplicaId
+    const store = await link.peer.create({ sr, volume, replica, layers, size }, false)
+    await this.#turn.run(async () => {
+      if (this.#owner.stopped || this.#context.mustAcknowledge(link)) return
+      this.#context.logOf('replica replaced', link, reason)
+      const lost = link.record.replica
+      const done = await this.#changeRecord((record, from) =>
+        replaceReplica(record, identity.host, from, random.uuid(), lost, { replica, store })
+      )
+      if (!done) return
+      link.stop('it was replaced')
+      links.delete(lost)
+      state.removeLink(lost)
+      const record = replicasOf(this.#context.keeper.state).find(other => other.replica === replica)
+      if (record !== undefined) this.#owner.add(record)
+      this.#context.syncStandings()
+    })
+  }
+
+  /**
+   * Copies to a connected stale replica what it lacks and puts it back.
+   * @throws when its session is lost: then all of it begins anew, from the intents
+   */
+  async rebuild(link: ReplicaLink): Promise<void> {
+    const { plan, clearing, changed, state } = this.#context
+    const { replica } = link.record
+    const session = new Watched(link.session!, () => changed.notify())
+    // New writes first, then the question what it missed before: so nothing falls between.
+    link.rebuilding = true
+    this.#context.syncStandings()
+    state.connected(replica)
+    this.#context.carrier.drain()
+    while (this.#reconciliation.source === null || !state.serving) await session.orLost(changed.next())
+    const source = this.#reconciliation.source
+    const missed = await source.peer.intents(source.name!)
+    session.check()
+    missed.union(link.intents!)
+    clearing.inherited(missed)
+    plan.add(replica, missed)
+    this.#context.log('rebuilding', { replica, regions: missed.count })
+    this.#owner.kick()
+    while (plan.needs(replica)) await session.orLost(changed.next())
+    await this.#putBack(link, session)
+  }
+
+  /**
+   * Puts a replica that has been rebuilt back among those that count. From here it must acknowledge; what was sent
+   * to it before is finished; everything that it has is durable; only then does the record say so.
+   */
+  async #putBack(link: ReplicaLink, session: Watched): Promise<void> {
+    const { state, changed, plan } = this.#context
+    const { replica } = link.record
+    await this.#turn.run(async () => {
+      session.check()
+      link.promoted = true
+      try {
+        this.#context.syncStandings()
+        const upTo = state.lastNumber
+        while (!state.caughtUp(replica, upTo)) await session.orLost(changed.next())
+        await session.flush()
+        if (!(await this.#change(record => record.inSync || record.replica === replica))) {
+          throw new Error('the record did not change')
+        }
+        link.lostAt = null
+        plan.drop(replica)
+        this.#context.logOf('replica is in-sync', link, '')
+      } finally {
+        link.promoted = false
+        this.#context.syncStandings()
+      }
+    })
+  }
+
+  /** Changes who is in-sync, with the turn held. @returns whether the record says so now */
+  async #change(inSync: (record: ReplicaRecord) => boolean): Promise<boolean> {
+    const { identity, random } = this.#context.options
+    return this.#changeRecord((state, from) =>
+      changeMembership(state, identity.host, from, random.uuid(), inSync)
+    )
+  }
+
+  async #changeRecord(change: (state: VolumeState, from: Epoch) => VolumeState | null): Promise<boolean> {
+    const { options, keeper, links } = this.#context
+    const { identity, timing } = options
+    const mayGiveUp = (): boolean => this.#owner.stopped
+    const steps = changeMembershipOf(keeper, identity.host, change, mayGiveUp, timing.retryDelayMs)
+    const outcome = await this.#context.run(steps)
+    if (this.#owner.stopped) return false
+    if (outcome.kind === 'replaced') this.#owner.replaced()
+    if (outcome.kind !== 'changed') return false
+    for (const replica of outcome.behind) links.get(replica)?.session?.abort('it did not store the new epoch')
+    this.#context.log('membership changed', { epoch: keeper.state.epoch })
+    this.#context.syncStandings()
+    this.#owner.kick()
+    return true
+  }
+}
+
+/** A session that a rebuild depends on from its first to its last step. */
+class Watched {
+  readonly #session: ReplicaSession
+  #lost: string | null = null
+
+  /** @param changed called when the session ends */
+  constructor(session: ReplicaSession, changed: () => void) {
+    this.#session = session
+    void session.closed.then(reason => {
+      this.#lost = reason
+      changed()
+    })
+  }
+
+  /** @throws when the session has ended */
+  check(): void {
+    if (this.#lost !== null) throw new Error(this.#lost)
+  }
+
+  /** Waits for something, and fails when the session has ended meanwhile. */
+  async orLost(what: Promise<void>): Promise<void> {
+    this.check()
+    await what
+    this.check()
+  }
+
+  async flush(): Promise<void> {
+    await this.#session.flush()
+    this.check()
+  }
+}

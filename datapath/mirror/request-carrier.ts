@@ -1,0 +1,162 @@
+/**
+ * Carries the guest's requests: hands them to the state, does what it decides, and tells the client what came of it.
+ */
+import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
+import { type MirrorRequest, type RequestShape } from '../../core/mirror/mirror-state.ts'
+import { type ByteLength, type ByteOffset, type RegionIndex, type ReplicaId } from '../../core/units.ts'
+import { type MirrorContext } from './mirror-context.ts'
+import { type ReplicaLink } from './replica-link.ts'
+
+type CarriedShape = RequestShape & { readonly keepAllocated?: boolean }
+
+interface Carried {
+  readonly shape: CarriedShape
+  /** Bytes to write, or the buffer to fill. */
+  readonly data: Uint8Array | null
+  readonly resolve: () => void
+  readonly reject: (error: Error) => void
+}
+
+export class RequestCarrier {
+  readonly #context: MirrorContext
+  readonly #carried = new Map<MirrorRequest, Carried>()
+  #guestRequests = 0
+  #draining = false
+  /** A read waits for a region to be reconciled. */
+  onReconcile: (region: RegionIndex) => void = () => undefined
+
+  constructor(context: MirrorContext) {
+    this.#context = context
+  }
+
+  /** True while the guest waits for an answer. */
+  get guestBusy(): boolean {
+    return this.#guestRequests > 0
+  }
+
+  /** Resolves when the request is done; what cannot go on waits. @throws WRITES_LOST for a flush, once */
+  async submit(shape: CarriedShape, data: Uint8Array | null): Promise<void> {
+    const { state, clearing } = this.#context
+    return new Promise<void>((resolve, reject) => {
+      this.#guestRequests++
+      const request = state.submit(shape)
+      // The client may use its buffer again once it is answered, while a replica that nobody waits for still needs
+      // the bytes.
+      const lasting =
+        data !== null && shape.kind === 'write' && this.#anyUnawaited() ? Uint8Array.from(data) : data
+      this.#carried.set(request, { shape, data: lasting, resolve, reject })
+      if (request.access === 'change' && shape.kind !== 'flush') clearing.written(shape.offset, shape.length)
+      this.drain()
+    })
+  }
+
+  /** Keeps changes away from a range. Resolves with the way to let them in again. */
+  async lock(offset: ByteOffset, length: ByteLength): Promise<() => void> {
+    return new Promise(resolve => {
+      const shape = { kind: 'lock', offset, length, durable: false } as const
+      const request = this.#context.state.submit(shape)
+      const unlock = (): void => {
+        this.#context.state.unlock(request)
+        this.drain()
+      }
+      const granted = (): void => resolve(unlock)
+      this.#carried.set(request, { shape, data: null, resolve: granted, reject: () => undefined })
+      this.drain()
+    })
+  }
+
+  /** Does everything that the state has decided. */
+  drain(): void {
+    // What is done below may decide more; the loop takes it up in order.
+    if (this.#draining) return
+    this.#draining = true
+    const { state } = this.#context
+    for (let effects = state.takeEffects(); effects.length > 0; effects = state.takeEffects()) {
+      for (const effect of effects) {
+        switch (effect.do) {
+          case 'send':
+            this.#send(effect.request, effect.replica)
+            break
+          case 'read':
+            this.#read(effect.request, effect.replica)
+            break
+          case 'acknowledge':
+            this.#answer(effect.request, null)
+            break
+          case 'fail-flush':
+            this.#answer(
+              effect.request,
+              new XosanError('WRITES_LOST', { volume: this.#context.options.volume })
+            )
+            this.#carried.delete(effect.request)
+            break
+          case 'finished':
+            this.#carried.delete(effect.request)
+            break
+          case 'reconcile':
+            this.onReconcile(effect.region)
+            break
+        }
+      }
+    }
+    this.#draining = false
+  }
+
+  #anyUnawaited(): boolean {
+    for (const link of this.#context.links.values()) if (link.rebuilding || link.promoted) return true
+    return false
+  }
+
+  #answer(request: MirrorRequest, error: XosanError | null): void {
+    const carried = this.#carried.get(request)
+    if (carried === undefined) return
+    if (request.shape.kind !== 'lock') this.#guestRequests--
+    if (error === null) carried.resolve()
+    else carried.reject(error)
+  }
+
+  #send(request: MirrorRequest, replica: ReplicaId): void {
+    const link = this.#context.links.get(replica)
+    const session = link?.session
+    const carried = this.#carried.get(request)
+    if (link === undefined || session == null || carried === undefined) return
+    const { kind, offset, length, durable, keepAllocated = false } = carried.shape
+    let done: Promise<void>
+    if (kind === 'flush') {
+      done = session.flush()
+    } else {
+      const range = { offset, durable, sequence: link.nextSequence() }
+      if (kind === 'write') done = session.write({ ...range, data: carried.data! })
+      else if (kind === 'zero') done = session.zero({ ...range, length, keepAllocated })
+      else done = session.trim({ ...range, length })
+    }
+    this.#follow(request, link, done)
+  }
+
+  #read(request: MirrorRequest, replica: ReplicaId): void {
+    const link = this.#context.links.get(replica)
+    const carried = this.#carried.get(request)
+    if (link?.session == null || carried?.data == null) return
+    this.#follow(request, link, link.session.read(request.shape.offset, carried.data))
+  }
+
+  #follow(request: MirrorRequest, link: ReplicaLink, done: Promise<void>): void {
+    const { session } = link
+    const { state, changed, options } = this.#context
+    done.then(
+      () => {
+        // An answer of a session that is over says nothing any more: the request was sent again.
+        if (link.session !== session) return
+        state.answered(request, link.record.replica, options.clock.now())
+        this.drain()
+        changed.notify()
+      },
+      (error: unknown) => {
+        if (link.session !== session) return
+        // A disk that refuses one change will refuse it again: connecting anew mends nothing.
+        link.refused = hasCode(error, 'NO_SPACE') || hasCode(error, 'DISK_FAILED')
+        session?.abort(reasonOf(error))
+      }
+    )
+  }
+}
