@@ -21,20 +21,23 @@ const content = z.object({
 export class AttachmentFile implements AttachmentStore {
   readonly #file: string
   readonly #boot: BootId
+  readonly #damaged: (error: XosanError) => void
 
-  constructor(file: string, boot: BootId) {
+  /** @param damaged told of a file that cannot be understood; xosand attaches again what domains hold */
+  constructor(file: string, boot: BootId, damaged: (error: XosanError) => void) {
     this.#file = file
     this.#boot = boot
+    this.#damaged = damaged
   }
 
-  /** @throws XosanError RECORD_INVALID when there is a file that cannot be understood */
   async load(): Promise<readonly Attachment[]> {
     try {
       const { boot, attachments } = content.parse(JSON.parse(await readFile(this.#file, 'utf8')))
       return boot === this.#boot ? attachments : []
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
-      throw new XosanError('RECORD_INVALID', { key: this.#file, reason: reasonOf(error) }, { cause: error })
+      this.#damaged(new XosanError('RECORD_INVALID', { key: this.#file, reason: reasonOf(error) }))
+      return []
     }
   }
 

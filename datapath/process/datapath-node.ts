@@ -4,7 +4,7 @@
  */
 import { parseKey, SRS_PREFIX, volumeStateKey } from '../../cluster/keys.ts'
 import { parseVolumeState } from '../../cluster/volume-state.ts'
-import { reasonOf, XosanError } from '../../core/errors.ts'
+import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
 import { type ProcessIdentity, type Purpose } from '../../core/mirror/messages.ts'
 import { type MirrorTiming } from '../../core/mirror/timing.ts'
 import { type VolumeState } from '../../core/mirror/volume-record.ts'
@@ -82,6 +82,8 @@ export class DatapathNode {
   readonly #local: ReplicaPeer
   readonly #saving = new Mutex()
   #activated = new Set<VolumeKey>()
+  /** What an earlier process had attached and this one could not attach yet. */
+  readonly #remembered = new Map<VolumeKey, Attachment>()
 
   constructor(options: DatapathNodeOptions) {
     this.#options = options
@@ -113,18 +115,35 @@ export class DatapathNode {
   /**
    * Takes up what an earlier process of this host left: volumes that were attached are attached again, activated ones
    * are opened again, and any other whose record still names this host is opened and closed in order.
-   * Resolves when the attachments are there; the openings go on.
+   * Resolves when it is known what that is; to be called before anybody else attaches.
+   *
+   * @param attached told of each device that is there again
    */
-  async start(): Promise<readonly Attachment[]> {
-    const attachments = await this.#options.attachments.load()
-    for (const { volume, activated } of attachments) if (activated) this.#activated.add(volume)
-    for (const { sr, volume } of attachments) {
-      await this.attach(sr, volume).catch((error: unknown) =>
-        this.#options.log('attaching again failed', { volume, reason: reasonOf(error) })
-      )
+  async start(attached: (volume: VolumeKey, device: GuestDevice) => void = () => undefined): Promise<void> {
+    for (const attachment of await this.#options.attachments.load()) {
+      this.#remembered.set(attachment.volume, attachment)
+      if (attachment.activated) this.#activated.add(attachment.volume)
+      void this.#attachAgain(attachment, attached)
     }
     void this.#takeUp()
-    return attachments
+  }
+
+  /** Goes on until it succeeds: without the coordinator a volume's size is not known, and the guest waits. */
+  async #attachAgain(
+    { sr, volume }: Attachment,
+    attached: (volume: VolumeKey, device: GuestDevice) => void
+  ): Promise<void> {
+    const { clock, timing, log } = this.#options
+    while (this.#remembered.has(volume)) {
+      try {
+        attached(volume, await this.attach(sr, volume))
+        return
+      } catch (error) {
+        log('attaching again failed', { volume, reason: reasonOf(error) })
+        if (hasCode(error, 'VOLUME_NOT_FOUND')) this.#remembered.delete(volume)
+        else await pause(clock, timing.rejoinIntervalMs)
+      }
+    }
   }
 
   async #takeUp(): Promise<void> {
@@ -159,7 +178,8 @@ export class DatapathNode {
 
   /** The guest of a volume that was activated here is still there and waits; unless it has moved on meanwhile. */
   #resume(sr: SrId, key: VolumeKey, state: VolumeState): void {
-    if (state.primary !== null && state.primary !== this.identity.host) {
+    // Closed now, but last given to another host: the guest has been there since.
+    if (state.primary !== this.identity.host && state.reserved.host !== this.identity.host) {
       this.#activated.delete(key)
       return
     }
@@ -200,6 +220,7 @@ export class DatapathNode {
         const { size } = await this.#readState(sr, key)
         volume.device = new GuestDevice(size)
         volume.device.serve(volume.purpose === 'guest' ? volume.mirror : null)
+        this.#remembered.delete(key)
         await this.#save()
       }
       return volume.device
@@ -255,6 +276,7 @@ export class DatapathNode {
   /** Forgets the guest's device. Idempotent. */
   async detach(key: VolumeKey): Promise<void> {
     const volume = this.#volumes.get(key)
+    if (this.#remembered.delete(key)) await this.#save()
     if (volume === undefined) return
     await volume.turn.run(async () => {
       volume.device?.serve(null)
@@ -391,7 +413,10 @@ export class DatapathNode {
       const attachments = [...this.#volumes.values()]
         .filter(volume => volume.device !== null)
         .map(({ sr, key }) => ({ sr, volume: key, activated: this.#activated.has(key) }))
-      await this.#options.attachments.save(attachments)
+      const waiting = [...this.#remembered.values()].map(({ sr, volume }) => {
+        return { sr, volume, activated: this.#activated.has(volume) }
+      })
+      await this.#options.attachments.save([...attachments, ...waiting])
     })
   }
 

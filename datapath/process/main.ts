@@ -1,7 +1,7 @@
 /**
  * xosan-datapath, the data plane of one host: serves volumes to guests and replicas to other hosts. It may be killed at
  * any instruction; its successor takes up what it left. Read from top to bottom: configuration, ports, the node,
- * sockets, what was left.
+ * sockets.
  */
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -71,7 +71,7 @@ async function main(config: Config, index: number, log: Log): Promise<void> {
     })
   )
   const stores = new StoreFinder(join(stateDirectory, 'stores.json'), host.uuid)
-  await stores.reload()
+  await stores.reload().catch((error: unknown) => log.error(reasonOf(error)))
   const directory = new HostDirectory({ coordinator, clock, log: (event, facts) => log.warn(event, facts) })
   directory.doubt()
   const transports = new PeerTransports({ directory, clock, timing })
@@ -86,7 +86,9 @@ async function main(config: Config, index: number, log: Log): Promise<void> {
     timing,
     isOurs,
     store: async sr => stores.store(sr),
-    attachments: new AttachmentFile(join(stateDirectory, `attached-${index}.json`), identity.boot),
+    attachments: new AttachmentFile(join(stateDirectory, `attached-${index}.json`), identity.boot, error =>
+      log.error(error.message)
+    ),
     transport: (other: HostId, volume: VolumeKey) => transports.to(other, volume),
     log: (event, facts) => log.info(event, facts),
   })
@@ -103,22 +105,21 @@ async function main(config: Config, index: number, log: Log): Promise<void> {
   servePeers(peers, node, isOurs)
   const control = new RpcServer({ log: logRpcEvent(log, 'control') })
   serveControl(control, { index, node, guests, stores, isOurs })
+  // What an earlier process left is known before anybody can attach more.
+  await node.start((volume, device) => {
+    guests.open(volume, device).catch((error: unknown) => log.error(reasonOf(error), { volume }))
+  })
   await peerNbd.listenTcp(host.address, ports.nbd + index)
   await peers.listenTcp(host.address, ports.datapath + index)
   await control.listenUnix(datapathSocket(runDirectory, index))
   log.info('serving', { host: host.uuid, name: host.name, index, incarnation: identity.incarnation })
 
   shutDownOnSignal(log, async () => {
+    // Nobody shall open what is being closed.
+    void control.close()
     await node.stop(millis(STOP_MS))
     await coordinator.close()
   })
-
-  // What was left
-  const attachments = await node.start()
-  for (const { volume } of attachments) {
-    const device = node.volume(volume)?.device
-    if (device !== undefined && device !== null) await guests.open(volume, device)
-  }
 }
 
 /** Each guest's listener brings its own. */

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { readFile } from 'node:fs/promises'
 import { type ByteOffset } from '../../../core/units.ts'
 import { type NbdClient } from '../../../datapath/replica-remote/nbd-client.ts'
 import {
@@ -32,17 +34,18 @@ class Content {
   }
 }
 
+const nameOf = ({ sr, volume }: PoolVolume) => ({ sr, volume })
+
 describe('datapath processes of three hosts', function () {
   this.timeout(120_000)
   let pool: DatapathPool
   let h1: PoolHost
   let h2: PoolHost
+  let h3: PoolHost
 
   before(async () => {
     pool = await DatapathPool.start(3)
-    const [a, b] = pool.hosts
-    h1 = a!
-    h2 = b!
+    ;[h1, h2, h3] = pool.hosts as [PoolHost, PoolHost, PoolHost]
   })
   after(() => pool.dispose())
 
@@ -81,5 +84,116 @@ describe('datapath processes of three hosts', function () {
     await pool.close(volume, h2)
     assert.equal((await pool.state(volume)).primary, null)
     await assertSameBytes(rawFile(volume, h1), rawFile(volume, h2))
+  })
+
+  it('let another host take over from a stopped primary, which holds its client when it wakes up', async () => {
+    const volume = await pool.createVolume(SIZE, [h1, h2])
+    const content = new Content()
+    const socket = await pool.open(volume, h1)
+    const old = await h1.connect({ path: socket })
+    await content.write(old, MIB, 2 * MIB)
+    await old.flush()
+
+    await h1.signal('SIGSTOP')
+    // Sent to the stopped primary, so that it finds this in its socket as the first thing when it wakes up.
+    let outcome = 'held'
+    const late = old
+      .write({ offset: 0 as ByteOffset, data: Buffer.alloc(MIB, 0xee), durable: true })
+      .then(() => (outcome = 'acknowledged'))
+      .catch((error: unknown) => (outcome = String(error)))
+    const client = await h2.connect({ path: await pool.open(volume, h2) })
+    await content.write(client, 2 * MIB, 2 * MIB)
+    await client.flush()
+
+    await h1.signal('SIGCONT')
+    const status = await pool.until(volume, h1, 'the old primary stands back', ({ holding }) =>
+      /another host/.test(holding ?? '')
+    )
+    assert.equal(status.state, 'holding')
+    assert.equal(status.connections, 1)
+    assert.equal(outcome, 'held')
+    await inSync(volume, h2, 2)
+    await content.assertReadBy(client)
+
+    await pool.close(volume, h1)
+    await late
+    assert.match(outcome, /closed the connection|ECONNRESET/)
+    await client.close()
+    await pool.close(volume, h2)
+    await assertSameBytes(rawFile(volume, h1), rawFile(volume, h2))
+  })
+
+  it('take up what a killed process had attached and activated, at the same socket', async () => {
+    const volume = await pool.createVolume(SIZE, [h1, h2])
+    const content = new Content()
+    const socket = await pool.open(volume, h1)
+    const before = await h1.connect({ path: socket })
+    await content.write(before, 5000, MIB, true)
+
+    await h1.signal('SIGKILL')
+    await before.closed
+    await h1.start()
+    await inSync(volume, h1, 2)
+    const after = await h1.connect({ path: socket })
+    await content.assertReadBy(after)
+    await content.write(after, 10 * MIB, MIB)
+    await after.close()
+    await pool.close(volume, h1)
+    await assert.rejects(h1.connect({ path: socket }), { code: 'PEER_UNREACHABLE' })
+    await assertSameBytes(rawFile(volume, h1), rawFile(volume, h2))
+  })
+
+  it('serve a host that has no replica, and end in good order on SIGTERM', async () => {
+    const volume = await pool.createVolume(SIZE, [h1, h2])
+    const content = new Content()
+    const client = await h3.connect({ path: await pool.open(volume, h3) })
+    await content.write(client, 0, MIB)
+    await content.assertReadBy(client)
+    await h3.signal('SIGTERM')
+    await client.closed
+    assert.equal((await pool.state(volume)).primary, null)
+    await assertSameBytes(rawFile(volume, h1), rawFile(volume, h2))
+    const next = await h2.connect({ path: await pool.open(volume, h2) })
+    await content.assertReadBy(next)
+    await next.close()
+    await pool.close(volume, h2)
+    await h3.start()
+  })
+
+  it('end the connections of a volume that is deactivated, and take new ones', async () => {
+    const volume = await pool.createVolume(SIZE, [h1, h2])
+    const socket = await pool.open(volume, h1)
+    const first = await h1.connect({ path: socket })
+    await h1.call('volume.deactivate', { ...nameOf(volume), deadlineMs: 30_000 })
+    await first.closed
+    const second = await h1.connect({ path: socket })
+    const read = second.read(0 as ByteOffset, Buffer.alloc(4096))
+    await h1.call('volume.activate', { ...nameOf(volume), deadlineMs: 30_000 })
+    await read
+    await second.close()
+    await pool.close(volume, h1)
+  })
+
+  it('show a replica to NBD tools, read-only and beside the session that writes it', async () => {
+    const volume = await pool.createVolume(SIZE, [h1, h2])
+    const content = new Content()
+    const client = await h1.connect({ path: await pool.open(volume, h1) })
+    await content.write(client, 7 * MIB, 3 * MIB, true)
+    const check = await h2.connect({ exportName: `check/${volume.sr}/${volume.volume}` })
+    assert.equal(check.capabilities.writable, false)
+    await content.assertReadBy(check)
+    await content.write(client, 8 * MIB, MIB, true)
+    await content.assertReadBy(check)
+    await inSync(volume, h1, 2)
+    await check.close()
+    await client.close()
+    await pool.close(volume, h1)
+  })
+
+  it('let only one process of an index run', async () => {
+    const second = h1.spawn()
+    const [code] = (await once(second, 'exit')) as [number]
+    assert.equal(code, 1)
+    assert.match(await readFile(h1.log, 'utf8'), /datapath-0\.lock.*another process has locked it/)
   })
 })
