@@ -367,6 +367,25 @@ describe('the NBD server, serving requests', () => {
     assert.equal(rig.server.bytesInFlight, 0)
   })
 
+  it('stops reading a client that floods it with nonsense and reads no refusals', async () => {
+    await start({ limits: { requestsInFlightMax: 64 } })
+    const client = await RawClient.transmitting(rig.path)
+    client.socket.pause()
+    const count = 200_000
+    client.socket.write(Buffer.alloc(28 * count, requestBytes({ command: 99 })))
+    let unsent = client.socket.writableLength
+    for (let quiet = 0; quiet < 200; quiet++) {
+      await turn()
+      if (client.socket.writableLength !== unsent) quiet = 0
+      unsent = client.socket.writableLength
+    }
+    assert.ok(unsent > 0, 'the server has taken everything in')
+    client.socket.resume()
+    const replies = await client.read(16 * count)
+    for (let at = 0; at < replies.length; at += 16) assert.equal(replies.readUInt32BE(at + 4), EINVAL)
+    client.close()
+  })
+
   it('serves a connection whose neighbours have taken the whole budget of the server', async () => {
     await start({ limits: { serverBytesMax: 2 * MIB } })
     const hogs = await Promise.all([1, 2, 3].map(() => RawClient.transmitting(rig.path)))
