@@ -29,7 +29,7 @@ const ATTEMPTS_MAX = 20
 /** Pauses, in milliseconds: most around the promise time, where it matters; a few far beyond. */
 const PAUSES_MS = [1_000, 2_000, 3_500, 4_500, 6_000, 8_000, 12_000, 30_000]
 /** An activation takes about so long, in milliseconds; a pause begins somewhere within. */
-const ACTIVATION_MS = 250
+const ACTIVATION_MS = 400
 
 export interface RaceRound {
   readonly contenders: number
@@ -62,8 +62,8 @@ export async function runActivationRace(options: RaceOptions): Promise<RaceRound
     const rounds: RaceRound[] = []
     for (let number = 0; number < options.rounds; number++) {
       const every = options.paused === 0 ? Infinity : Math.ceil(options.rounds / options.paused)
-      const pausedMs = number % every === every - 1 ? PAUSES_MS[rounds.length % PAUSES_MS.length]! : null
-      const contenders = lab.hosts.slice(number % 2)
+      const pausedMs = number % every === every - 1 ? PAUSES_MS[Math.floor(number / every) % PAUSES_MS.length]! : null
+      const contenders = lab.hosts.slice(Math.floor(number / 2) % 2)
       const result = await raceOnce(lab, volume, addresses, contenders, pausedMs)
       rounds.push(result)
       const pause = result.pausedMs === null ? '' : `, one paused ${result.pausedMs / 1000} s`

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { srKey, tombstonesPrefix, volumesPrefix } from '../../../cluster/keys.ts'
 import { parseSrRecord } from '../../../cluster/records.ts'
-import { type SrId } from '../../../core/units.ts'
+import { type SrId, type VolumeKey } from '../../../core/units.ts'
 import { type DatapathMethod } from '../../../rpc/datapath-api.ts'
 import { SmapiPool, until, type PoolHost } from '../../support/smapi-pool.ts'
 
@@ -172,6 +172,29 @@ describe('xosand killed in the middle of a call', function () {
     await h1.call('Datapath.deactivate', holder('2'))
     await h1.call('Datapath.detach', holder('2'))
     assert.ok(!h1.datapath.serving.has(key as never) && !h1.datapath.attached.has(key as never))
+  })
+
+  it('waits for a primary that is silent, and is refused by one that has a guest', async () => {
+    const sr = randomUUID()
+    await h1.call('SR.create', { uuid: sr, configuration: {}, name: 'x', description: '' })
+    const parameters = { sr, name: '', description: '', size: 1, sharable: false }
+    const { key, uri } = await h1.call<{ key: string; uri: [string] }>('Volume.create', parameters)
+    const held = { uri: uri[0], domain: '1' }
+    await h1.call('Datapath.attach', held)
+    await h1.call('Datapath.activate', held)
+    await h2.call('Datapath.attach', held)
+    assert.match((await h2.runJson('Datapath.activate', held)).stdout, /SR_BACKEND_FAILURE_24/)
+    await h1.signal('SIGKILL')
+    h2.datapath.calls.length = 0
+    const activated = h2.call('Datapath.activate', held)
+    await until('it has been refused and has tried again', () => {
+      const attempts = h2.datapath.calls.filter(call => call === `volume.activate ${key}`)
+      return attempts.length >= 2
+    })
+    await h1.datapath.release(sr as SrId, key as VolumeKey)
+    assert.equal(await activated, null)
+    await h2.call('Datapath.detach', held)
+    await h1.start()
   })
 
   it('finishes what a datapath process could not be told of a detach', async () => {
