@@ -11,6 +11,7 @@ import {
   encodeOption,
 } from '../../../core/nbd-wire/option-request.ts'
 import { millis } from '../../../core/units.ts'
+import { errorText } from '../../../datapath/nbd-socket/error-numbers.ts'
 import { NbdRig, type NbdRigOptions } from '../../support/nbd-rig.ts'
 import { RawClient } from '../../support/nbd-raw.ts'
 import { ManualClock } from '../../unit/cluster/manual-clock.ts'
@@ -124,9 +125,9 @@ describe('the NBD server, shaking hands', () => {
       const answer = (await client.option(Option.go, encodeInfoRequest({ name, wanted: [] }))).at(-1)!
       return [answer.type, answer.data.toString()]
     }
-    assert.deepEqual(await go('policy'), [OptionReply.errorPolicy, refusals['policy']!.message])
-    assert.deepEqual(await go('shutdown'), [OptionReply.errorShutdown, refusals['shutdown']!.message])
-    assert.deepEqual(await go('unknown'), [OptionReply.errorUnknown, refusals['unknown']!.message])
+    assert.deepEqual(await go('policy'), [OptionReply.errorPolicy, errorText(refusals['policy']!)])
+    assert.deepEqual(await go('shutdown'), [OptionReply.errorShutdown, errorText(refusals['shutdown']!)])
+    assert.deepEqual(await go('unknown'), [OptionReply.errorUnknown, errorText(refusals['unknown']!)])
     assert.deepEqual(await go('fine'), [OptionReply.ack, ''])
     client.close()
   })
