@@ -11,9 +11,9 @@ export class Child {
   #exited: Promise<unknown>
   #listeners = new Set<() => void>()
 
-  /** @param script file beside this one */
+  /** @param script URL of its file */
   constructor(script: string, ...argv: string[]) {
-    const path = fileURLToPath(new URL(script, import.meta.url))
+    const path = fileURLToPath(script)
     this.process = spawn(process.execPath, ['--import', 'tsx', path, ...argv], {
       stdio: ['ignore', 'pipe', 'inherit'],
     })

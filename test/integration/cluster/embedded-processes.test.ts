@@ -13,6 +13,9 @@ import { createNodeClock } from '../../../daemon/ports/node-clock.ts'
 import { nodeRandom } from '../../../daemon/ports/node-random.ts'
 import { Child } from './child.ts'
 
+const COUNTER = import.meta.resolve('./counter-worker.ts')
+const LOCK_HOLDER = import.meta.resolve('./lock-holder.ts')
+
 describe('the embedded coordinator shared by processes', function () {
   this.timeout(120_000)
   let directory: string
@@ -52,7 +55,7 @@ describe('the embedded coordinator shared by processes', function () {
 
   it('counts every increment of four processes once, while one is stopped and one is killed', async () => {
     const times = 200
-    const counters = ['a', 'b', 'c', 'killed'].map(name => start('counter-worker.ts', name, String(times)))
+    const counters = ['a', 'b', 'c', 'killed'].map(name => start(COUNTER, name, String(times)))
     const [first, , , killed] = counters
     await Promise.all([first!.reached(20), killed!.reached(20)])
     // It may stop with the write lock in hand; then nobody counts until it goes on.
@@ -74,7 +77,7 @@ describe('the embedded coordinator shared by processes', function () {
   it('times out without freezing while a stopped process holds the lock, and goes on once that is dead', async () => {
     const client = await open(500)
     await client.transact([], [{ key: 'a', value: '1' }])
-    const holder = start('lock-holder.ts')
+    const holder = start(LOCK_HOLDER)
     await holder.reached(1)
     holder.process.kill('SIGSTOP')
 
@@ -100,7 +103,7 @@ describe('the embedded coordinator shared by processes', function () {
 
   it('ends the calls that wait when it is closed', async () => {
     const client = await open()
-    const holder = start('lock-holder.ts')
+    const holder = start(LOCK_HOLDER)
     await holder.reached(1)
     const refused = assert.rejects(client.transact([], [{ key: 'a', value: '2' }]), error =>
       hasCode(error, 'COORDINATOR_UNAVAILABLE')
@@ -123,7 +126,7 @@ describe('the embedded coordinator shared by processes', function () {
         failed: reject,
       })
     })
-    start('counter-worker.ts', 'a', '10')
+    start(COUNTER, 'a', '10')
     await seen
   })
 
