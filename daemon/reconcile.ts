@@ -37,13 +37,24 @@ export async function reconcileDatapaths(
   }
 }
 
-/** Gives a datapath process that was started anew back what domains still hold. */
+/**
+ * Gives a datapath process that was started anew back what domains still hold, and forgets who held a volume that was
+ * destroyed.
+ */
 async function restore(
   context: VolumeContext,
   sr: VolumeStatus['sr'],
   volume: VolumeStatus['volume'],
   status: VolumeStatus | undefined
 ): Promise<void> {
+  if (context.metadata.volume(sr, volume) === null) {
+    // Asked for certain: a catalogue that is being filled anew knows nothing yet.
+    await context.metadata.synchronise(CALL_MS)
+    if (context.metadata.volume(sr, volume) !== null) return
+    await context.references.remove(volume, 'activated', '')
+    await context.references.remove(volume, 'attached', '')
+    return
+  }
   if (status?.attached !== true && context.references.isHeld(volume, 'attached')) {
     await context.datapath.call('volume.attach', { sr, volume }, CALL_MS)
   }

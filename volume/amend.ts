@@ -76,7 +76,8 @@ export async function transactUntilKnown(
   }
 }
 
-async function pause(context: AmendContext, durationMs: number): Promise<void> {
+/** Waits. @param durationMs in milliseconds */
+export async function pause(context: Pick<AmendContext, 'clock'>, durationMs: number): Promise<void> {
   await new Promise<void>(resolve => {
     context.clock.after(millis(durationMs), resolve)
   })

@@ -65,6 +65,11 @@ export class FakeDatapath {
     await this.start()
   }
 
+  /** As when its promises have lapsed: others may take the volume. */
+  async release(sr: SrId, volume: VolumeKey): Promise<void> {
+    await this.#deactivate({ sr, volume })
+  }
+
   #server(index: number): RpcServer {
     const server = new RpcServer({ log: () => undefined })
     for (const method of Object.keys(datapathApi) as DatapathMethod[]) {

@@ -1,6 +1,8 @@
-import { XosanError } from '../../core/errors.ts'
-import { type SrId, type VolumeKey } from '../../core/units.ts'
+import { hasCode, XosanError } from '../../core/errors.ts'
+import { type HostId, type SrId, type VolumeKey } from '../../core/units.ts'
 import { plainNbd } from '../../datapath/frontends/plain-nbd.ts'
+import { hostId } from '../../rpc/identifiers.ts'
+import { pause } from '../amend.ts'
 import { defineCall, domain, flag, uri, type SmapiCall } from '../call.ts'
 import { type VolumeContext } from '../context.ts'
 import { type Deadline } from '../deadline.ts'
@@ -49,12 +51,55 @@ const activate = defineCall(
         await context.references.add(sr, volume, 'attached', holder)
         await context.datapath.call('volume.attach', { sr, volume }, deadline.remainingMs())
       }
-      const deadlineMs = deadline.remainingMs()
-      await context.datapath.call('volume.activate', { sr, volume, deadlineMs }, deadlineMs)
+      await openVolume(context, sr, volume, deadline)
       await context.references.add(sr, volume, 'activated', holder)
       return null
     })
 )
+
+/** How soon an activation is tried again; a migration's source may be closing the volume just now. */
+const RETRY_MS = 100
+
+/** A host that does not answer within this time counts as silent. */
+const ASK_MS = 1000
+
+/**
+ * Opens a volume on this host. While the host that has it is silent, or has it without a guest (it is about to close
+ * it, or was started anew), the attempt is repeated: the replicas let it through as soon as that host's promise is
+ * over.
+ *
+ * @throws XosanError ACTIVATED_ON_ANOTHER_HOST at once when that host says that a guest is using it; else what the
+ *   last attempt ended with
+ */
+async function openVolume(
+  context: VolumeContext,
+  sr: SrId,
+  volume: VolumeKey,
+  deadline: Deadline
+): Promise<void> {
+  for (;;) {
+    const deadlineMs = deadline.remainingMs()
+    try {
+      await context.datapath.call('volume.activate', { sr, volume, deadlineMs }, deadlineMs)
+      return
+    } catch (error) {
+      if (!hasCode(error, 'ACTIVATED_ON_ANOTHER_HOST')) throw error
+      const holder = hostId.safeParse(error.parameters['host'])
+      const isInUse = holder.success && (await hasGuest(context, holder.data, sr, volume))
+      if (isInUse || deadline.remainingMs() < 2 * RETRY_MS) throw error
+      await pause(context, RETRY_MS)
+    }
+  }
+}
+
+async function hasGuest(context: VolumeContext, host: HostId, sr: SrId, volume: VolumeKey): Promise<boolean> {
+  try {
+    const { activated } = await context.agent(host).peer('host.isActivated', { sr, volume }, ASK_MS)
+    return activated
+  } catch {
+    return false
+  }
+}
 
 /** Idempotent. The volume is closed when the last domain lets go of it. */
 const deactivate = defineCall(
