@@ -1,8 +1,9 @@
 import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { cp, mkdir, open, readFile, readdir, stat, truncate } from 'node:fs/promises'
+import { open, readFile, readdir, stat, truncate } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { promisify } from 'node:util'
+import fse from 'fs-extra'
 
 const run = promisify(execFile)
 
@@ -35,10 +36,9 @@ export async function makeSourceImage(
   mke2fs = MKE2FS.find(path => existsSync(path))
 ): Promise<SourceImage> {
   const tree = join(work, 'tree')
-  await cp(project, tree, { recursive: true, filter: source => !LEFT_OUT.includes(basename(source)) })
+  await fse.copy(project, tree, { filter: source => !LEFT_OUT.includes(basename(source)) })
   if (existsSync(join(project, COMPILER))) {
-    await mkdir(join(tree, COMPILER), { recursive: true })
-    await cp(join(project, COMPILER), join(tree, COMPILER), { recursive: true })
+    await fse.copy(join(project, COMPILER), join(tree, COMPILER))
   }
   const names = await readdir(tree, { recursive: true, withFileTypes: true })
   const files = names.filter(entry => entry.isFile()).map(entry => join(entry.parentPath, entry.name))

@@ -3,9 +3,10 @@
  * address, a directory and sockets of its own.
  */
 import { randomInt, randomUUID } from 'node:crypto'
-import { mkdir, readdir, rename, rm, rmdir, writeFile } from 'node:fs/promises'
+import { readdir, rename, rmdir, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
+import fse from 'fs-extra'
 import { XosanError } from '../../core/errors.ts'
 import { installPlugins } from '../../plugins/smapiv3/install.ts'
 import { lockFile } from './file-lock.ts'
@@ -24,6 +25,8 @@ import { checkPrograms } from './programs.ts'
 
 /** Another command may be making or removing the lab meanwhile, in milliseconds. */
 const LOCK_WAIT_MS = 60_000
+/** Nobody else's business: there are sockets and the volumes' content below. */
+const PRIVATE = { mode: 0o700 }
 /** Every lab host has an address of its own, so all use the ports of a real host. */
 const PORTS = { peer: 7700, datapath: 7710, nbd: 7730 }
 
@@ -66,7 +69,8 @@ export async function labUp(
 ): Promise<LabReport> {
   const path = resolve(directory)
   checkPrograms(options.programs)
-  const createdDirectory = (await mkdir(path, { recursive: true, mode: 0o700 })) !== undefined
+  const createdDirectory = !(await fse.pathExists(path))
+  await fse.ensureDir(path, PRIVATE)
   // Also before the lock, whose file would be the first trace in a directory that is not ours.
   await existingLab(path, options)
   const lab = await whileLocked(path, async () => {
@@ -175,11 +179,11 @@ async function makeLab(path: string, options: LabUpOptions, createdDirectory: bo
 
 /** Lays out the directories of all hosts; what is there stays, but for the entry scripts, which become today's. */
 async function prepareHosts(path: string, lab: Lab): Promise<void> {
-  await mkdir(dirname(coordinatorFile(path)), { recursive: true, mode: 0o700 })
+  await fse.ensureDir(dirname(coordinatorFile(path)), PRIVATE)
   for (const host of lab.hosts) {
     const paths = hostPaths(path, lab, host.name)
     for (const made of [paths.run, paths.state, paths.stores, paths.log, paths.pluginRoot]) {
-      await mkdir(made, { recursive: true, mode: 0o700 })
+      await fse.ensureDir(made, PRIVATE)
     }
     const config = {
       host,
@@ -235,15 +239,15 @@ async function reportOf(path: string, lab: Lab): Promise<LabReport> {
 /** Removes only what a lab consists of, by name: the directory may hold what somebody else put there. */
 async function removeLab(path: string, lab: Lab): Promise<void> {
   for (const host of lab.hosts) {
-    await rm(hostPaths(path, lab, host.name).directory, { recursive: true, force: true })
+    await fse.remove(hostPaths(path, lab, host.name).directory)
   }
-  await rm(dirname(coordinatorFile(path)), { recursive: true, force: true })
+  await fse.remove(dirname(coordinatorFile(path)))
   if (lab.runDirectory !== null) {
-    await rm(lab.runDirectory, { recursive: true, force: true })
+    await fse.remove(lab.runDirectory)
   }
-  await rm(labFile(path), { force: true })
+  await fse.remove(labFile(path))
   for (const name of OWN_FILES) {
-    await rm(join(path, name), { force: true })
+    await fse.remove(join(path, name))
   }
   if (lab.createdDirectory && (await readdir(path)).length === 0) {
     await rmdir(path)

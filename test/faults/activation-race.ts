@@ -62,7 +62,8 @@ export async function runActivationRace(options: RaceOptions): Promise<RaceRound
     const rounds: RaceRound[] = []
     for (let number = 0; number < options.rounds; number++) {
       const every = options.paused === 0 ? Infinity : Math.ceil(options.rounds / options.paused)
-      const pausedMs = number % every === every - 1 ? PAUSES_MS[Math.floor(number / every) % PAUSES_MS.length]! : null
+      const pausedMs =
+        number % every === every - 1 ? PAUSES_MS[Math.floor(number / every) % PAUSES_MS.length]! : null
       const contenders = lab.hosts.slice(Math.floor(number / 2) % 2)
       const result = await raceOnce(lab, volume, addresses, contenders, pausedMs)
       rounds.push(result)
