@@ -21,7 +21,7 @@ interface MembershipOwner {
   add(record: ReplicaRecord): void
   /** Another host is the primary. */
   replaced(): void
-  /** Every in-sync replica that answers has lost power: opens the volume like after a crash. */
+  /** Every in-sync replica has lost power: opens the volume like after a crash. */
   openAgain(): void
 }
 
@@ -51,9 +51,10 @@ export class Membership {
     await this.#turn.run(async () => {
       if (this.#owner.stopped || !this.#context.mustAcknowledge(link)) return
       const others = [...links.values()].filter(other => other !== link && this.#context.mayBeRead(other))
-      if (!others.some(other => other.session !== null && this.#reconciliation.isWhole(other))) {
-        const nobody = this.#context.relied().every(({ session }) => session === null)
-        if (nobody && this.#context.relied().some(({ wasRestarted }) => wasRestarted)) this.#owner.openAgain()
+      const whole = others.filter(other => this.#reconciliation.isWhole(other) && !other.wasRestarted)
+      if (!whole.some(({ session }) => session !== null)) {
+        // With nobody left who has lost nothing, it is a takeover, in which the one that lost least is found.
+        if (link.wasRestarted && whole.length === 0) this.#owner.openAgain()
         return
       }
       this.#context.logOf('replica taken out', link, reason)

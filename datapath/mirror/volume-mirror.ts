@@ -239,7 +239,10 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     state.hold()
     this.#engine?.stop()
     while (!this.#opening.over) {
-      while (state.runningCount > 0 && !this.#opening.over) await changed.next()
+      if (state.runningCount > 0) {
+        await changed.next()
+        continue
+      }
       const relied = this.#context.relied()
       const names = relied.map(link => link.name)
       try {

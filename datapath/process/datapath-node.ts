@@ -308,18 +308,15 @@ export class DatapathNode {
     })
     const { mirror } = volume
     if (mirror === null || volume.purpose !== 'maintenance') return
-    let idle: Timer | null = null
-    let gaveUp = false
-    while (!gaveUp && volume.mirror === mirror && mirror.phase !== 'replaced' && !mirror.allInSync) {
-      idle ??= clock.after(MAINTENANCE_IDLE_MS, () => (gaveUp = true))
-      const before = progressOf(mirror)
+    let before = progressOf(mirror)
+    let movedAt = clock.now()
+    while (volume.mirror === mirror && mirror.phase !== 'replaced' && !mirror.allInSync) {
+      if (clock.now() - movedAt > MAINTENANCE_IDLE_MS) break
       await Promise.race([mirror.changed(), pause(clock, timing.rejoinIntervalMs)])
-      if (progressOf(mirror) !== before) {
-        idle.cancel()
-        idle = null
-      }
+      const progress = progressOf(mirror)
+      if (progress !== before) movedAt = clock.now()
+      before = progress
     }
-    idle?.cancel()
     await volume.turn.run(async () => {
       if (volume.mirror === mirror && volume.purpose === 'maintenance') {
         await this.#closeMirror(volume, (timing.promiseTimeMs * 10) as Millis)

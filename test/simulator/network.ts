@@ -103,7 +103,7 @@ export class SimulatedNetwork {
               if (process.alive) answer(() => resolve(result))
             },
             (error: unknown) => {
-              if (process.alive) answer(() => reject(error as Error))
+              if (process.alive) answer(() => reject(error))
             }
           )
         })
@@ -247,7 +247,7 @@ class RemoteSession implements ReplicaSession {
         this.#server.deliver(() => {
           action(this.#remote).then(
             result => answer(() => resolve(result)),
-            (error: unknown) => answer(() => reject(error as Error))
+            (error: unknown) => answer(() => reject(error))
           )
         })
       // One stream: what was sent later never arrives earlier.

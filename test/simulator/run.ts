@@ -13,6 +13,8 @@ const { values } = parseArgs({
     json: { type: 'boolean', default: false },
     /** Prints a hash of each universe's log instead of the log, to compare runs. */
     digest: { type: 'boolean', default: false },
+    /** Ends with the first universe in which a promise was broken. */
+    'until-broken': { type: 'boolean', default: false },
   },
 })
 
@@ -35,6 +37,7 @@ async function many(first: number, count: number): Promise<void> {
     reports.push(report)
     if (values.digest) console.log(`${seed} ${hash.digest('hex')}`)
     for (const problem of report.problems) console.error(`seed ${seed}: ${problem}`)
+    if (values['until-broken'] && report.problems.length > 0) break
     if (process.stderr.isTTY && performance.now() - shown > 500) {
       shown = performance.now()
       process.stderr.write(`\r${reports.length} of ${count} universes `)

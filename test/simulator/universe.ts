@@ -306,7 +306,7 @@ export class Universe {
             },
             (error: unknown) => {
               timer.cancel()
-              reject(error as Error)
+              reject(error)
             }
           )
       })

@@ -1,0 +1,132 @@
+/** One deliberate error. */
+export interface Mutant {
+  /** What the code does wrong with it. */
+  readonly name: string
+  readonly file: string
+  /** A passage that is in the file exactly once. */
+  readonly find: string
+  readonly replace: string
+}
+
+export const MUTANTS: readonly Mutant[] = [
+  {
+    name: 'a change is acknowledged before the record says who missed it',
+    file: 'core/mirror/acknowledgement.ts',
+    find: "failed: 'take out' },",
+    replace: "failed: 'enough' },",
+  },
+  {
+    name: 'overlapping changes run at the same time',
+    file: 'core/mirror/request-order.ts',
+    find: 'change: { read: true, change: true, lock: true },',
+    replace: 'change: { read: true, change: false, lock: true },',
+  },
+  {
+    name: 'a region is copied while the guest writes to it',
+    file: 'core/mirror/request-order.ts',
+    find: 'lock: { read: false, change: true, lock: true },',
+    replace: 'lock: { read: false, change: false, lock: false },',
+  },
+  {
+    name: 'data is written before its intent is durable',
+    file: 'datapath/replica-local/layer.ts',
+    find: 'const intent = this.#intents.ensure(change.first, change.end)\n      if (intent',
+    replace: 'const intent = undefined as Promise<void> | undefined\n      if (intent',
+  },
+  {
+    name: 'intents are cleared although a change is under way',
+    file: 'datapath/mirror/volume-mirror.ts',
+    find: 'if (state.runningCount > 0) {',
+    replace: 'if (state.runningCount < 0) {',
+  },
+  {
+    name: 'intents are cleared although a replica is away',
+    file: 'datapath/mirror/volume-mirror.ts',
+    find: 'const clearIntents = keeper.allInSync && reconciled()',
+    replace: 'const clearIntents = reconciled()',
+  },
+  {
+    name: 'a read is returned without asking whether promises still hold',
+    file: 'core/mirror/mirror-state.ts',
+    find: "if (link.standing === 'in-sync' && now >= link.promiseUntil) return false",
+    replace: '',
+  },
+  {
+    name: 'a replica accepts a higher epoch although it owes a promise',
+    file: 'core/mirror/replica-rights.ts',
+    find: 'const remainingMs = this.#owedFor(request, now, renewedAt)',
+    replace: 'const remainingMs = Math.min(0, this.#owedFor(request, now, renewedAt)) as Millis',
+  },
+  {
+    name: 'a process that has just started owes nothing',
+    file: 'core/mirror/replica-rights.ts',
+    find: 'if (holder === null) return (this.#graceUntil - now) as Millis',
+    replace: 'if (holder === null) return 0 as Millis',
+  },
+  {
+    name: 'a replica serves a lower epoch than it has accepted',
+    file: 'core/mirror/replica-rights.ts',
+    find: "if (epoch < this.#accepted) return { kind: 'higher-epoch', epoch: this.#accepted }",
+    replace: '',
+  },
+  {
+    name: 'a new primary trusts replicas that did not accept its epoch',
+    file: 'core/mirror/volume-change.ts',
+    find: 'inSync: replica.inSync && accepted.has(replica.replica)',
+    replace: 'inSync: replica.inSync',
+  },
+  {
+    name: 'a reservation that was overtaken is taken all the same',
+    file: 'core/mirror/volume-change.ts',
+    find: 'if (state.reserved.epoch !== epoch || state.reserved.host !== host) return null',
+    replace: '',
+  },
+  {
+    name: 'only the source is asked which regions may differ',
+    file: 'datapath/mirror/reconciliation.ts',
+    find: 'for (const link of relied) unreconciled.union(link.intents!)',
+    replace: 'for (const link of relied) if (link.peer.local) unreconciled.union(link.intents!)',
+  },
+  {
+    name: 'a region that may differ is read from any replica',
+    file: 'core/mirror/mirror-state.ts',
+    find: 'let reconciled = true',
+    replace: 'let reconciled = true as boolean\n    if (request.number > 0) this.#unreconciled = null',
+  },
+  {
+    name: 'the source is chosen without asking who lost power',
+    file: 'datapath/mirror/reconciliation.ts',
+    find: 'const lossOf = (link: ReplicaLink): number => link.lostAt ?? -1',
+    replace: 'const lossOf = (_: ReplicaLink): number => 0',
+  },
+  {
+    name: 'a rebuilt replica counts before it has flushed',
+    file: 'datapath/mirror/membership.ts',
+    find: 'await session.flush()\n        if',
+    replace: 'if',
+  },
+  {
+    name: 'a rebuilt replica is not asked what it wrote itself',
+    file: 'datapath/mirror/membership.ts',
+    find: 'missed.union(link.intents!)',
+    replace: '',
+  },
+  {
+    name: 'a replica is asked what it missed before it receives what is written',
+    file: 'datapath/mirror/membership.ts',
+    find: 'link.rebuilding = true\n    this.#context.syncStandings()\n    state.connected(replica)\n    this.#context.carrier.drain()',
+    replace: 'void Promise.resolve()',
+  },
+  {
+    name: 'a change of the record whose answer was lost counts as not made',
+    file: 'core/mirror/record-keeper.ts',
+    find: "case 'unknown':\n        uncertain = true\n        break",
+    replace: "case 'unknown':\n        keeper.abandon()\n        return { kind: 'given-up', reason: '' }",
+  },
+  {
+    name: 'durable writes are acknowledged without a sync',
+    file: 'datapath/replica-local/local-replica.ts',
+    find: 'if (durable) await this.#layer.flush()',
+    replace: '',
+  },
+]
