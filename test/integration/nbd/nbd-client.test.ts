@@ -195,10 +195,11 @@ describe('the NBD client, with our server', () => {
 
   it('says goodbye when it is closed, after what is under way', async () => {
     await start()
-    const client = await rig.connect()
-    const flushed = client.flush()
+    // Room for one request: the others are still waiting to be sent.
+    const client = await rig.connect({ bytesInFlightMax: 1 })
+    const flushed = [client.flush(), client.flush(), client.flush()]
     await client.close()
-    await flushed
+    await Promise.all(flushed)
     assert.equal(await client.closed, null)
     assert.equal((await rig.closedConnections(1))[0]?.code, 'disconnected')
     await assert.rejects(client.flush(), error => hasCode(error, 'PEER_UNREACHABLE'))
@@ -311,13 +312,21 @@ describe('the NBD client, with a server that lies', () => {
     [
       'one part twice instead of the other',
       (socket, request) =>
-        socket.write(Buffer.concat([dataChunk(request, 1000, 50, 0), dataChunk(request, 1000, 50)])),
+        socket.write(Buffer.concat([dataChunk(request, 1050, 50, 0), dataChunk(request, 1050, 50)])),
     ],
     ['a status', (socket, request) => socket.write(chunk(request, Chunk.blockStatus, Buffer.alloc(12)))],
     ['an unknown chunk', (socket, request) => socket.write(chunk(request, 77, Buffer.alloc(0)))],
     [
       'an error of a megabyte',
       (socket, request) => socket.write(chunk(request, Chunk.error, Buffer.alloc(MIB))),
+    ],
+    [
+      'the beginning of a chunk of a gigabyte, before waiting for the rest',
+      (socket, request) => {
+        const bytes = chunk(request, Chunk.error, Buffer.alloc(0))
+        bytes.writeUInt32BE(2 ** 30, 16)
+        socket.write(bytes)
+      },
     ],
     [
       'an error that is none',
