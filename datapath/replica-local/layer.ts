@@ -63,6 +63,8 @@ export class Layer {
   /** Counts changes of data that have ended; what was synced up to is compared with it. */
   #changes = 0
   #changesSynced = 0
+  /** False after an unclean open until the first flush: what earlier processes wrote is then not durable. */
+  #isFlushed = true
   readonly #underWay = new Set<Change>()
   /** Regions changed since the last flush began, and those that a flush under way covers. */
   #touched = new Set<RegionIndex>()
@@ -118,6 +120,7 @@ export class Layer {
       })
     }
     this.#changes += 1
+    this.#isFlushed = false
   }
 
   /** Fills the buffer with content. */
@@ -163,10 +166,11 @@ export class Layer {
   }
 
   /**
-   * Clears intents of regions, except those that have changed since the last flush: the mirror does not ask for
-   * such, and if it did, a power cut could make replicas differ where no bit says so.
+   * Clears intents of regions, except those that have changed since the last flush, in this process or an earlier
+   * one: the mirror does not ask for such, and if it did, a power cut could make replicas differ where no bit says so.
    */
   clearIntents(regions: RegionSet): void {
+    if (!this.#isFlushed) return
     for (const region of regions) {
       if (!this.#touched.has(region) && !this.#flushing.has(region)) this.#intents.clear(region)
     }
@@ -303,6 +307,7 @@ export class Layer {
       throw this.#owner.fatal(error)
     }
     this.#changesSynced = changes
+    this.#isFlushed = true
     this.#flushing = new Set()
   }
 

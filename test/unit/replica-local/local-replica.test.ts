@@ -47,10 +47,13 @@ function countCalls(host: ReplicaHost): Map<string, number> {
   return counts
 }
 
-/** Makes one kind of call on files whose name ends so fail. */
-function failCalls(host: ReplicaHost, call: DiskCall, suffix: string, code: string): void {
+/** Makes one kind of call on files whose name ends so fail, so many times. */
+function failCalls(host: ReplicaHost, call: DiskCall, suffix: string, code: string, times = Infinity): void {
+  let left = times
   host.disk.fault = (kind, name) => {
-    if (kind === call && name.endsWith(suffix)) throw systemError(code, call, name)
+    if (kind !== call || !name.endsWith(suffix) || left === 0) return
+    left -= 1
+    throw systemError(code, call, name)
   }
 }
 
@@ -185,6 +188,23 @@ describe('a local replica', () => {
     })
   })
 
+  describe('and its intents after a crash', () => {
+    it('are kept until the first flush, which alone covers what came before', async () => {
+      for (const crash of ['restartProcess', 'powerCut'] as const) {
+        const host = await startedHost()
+        await write(host, 0, bytes(BLOCK, 1))
+        host[crash]()
+        await host.open()
+        const all = RegionSet.full(host.replica.intents.size)
+        host.replica.clearIntents(all)
+        assert.deepEqual([...host.replica.intents], [0])
+        await host.replica.flush()
+        host.replica.clearIntents(all)
+        assert.ok(host.replica.intents.isEmpty)
+      }
+    })
+  })
+
   describe('and epochs', () => {
     it('accepts only higher ones, or the same again', async () => {
       const host = await startedHost()
@@ -274,7 +294,7 @@ describe('a local replica', () => {
         const host = await startedHost()
         await write(host, 0, bytes(BLOCK, 1))
         const failed = { code: 'DISK_FAILED' }
-        failCalls(host, 'sync', suffix, 'EIO')
+        failCalls(host, 'sync', suffix, 'EIO', 1)
         const flushes = [
           host.replica.flush(),
           host.replica.flush(),
