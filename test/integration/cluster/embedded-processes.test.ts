@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import Database from 'better-sqlite3'
 import { EmbeddedDatabase } from '../../../cluster/embedded/database.ts'
 import { openEmbeddedCoordinator } from '../../../cluster/embedded/embedded-coordinator.ts'
 import { hasCode } from '../../../core/errors.ts'
@@ -175,6 +176,27 @@ describe('the embedded coordinator shared by processes', function () {
     assert.equal((await opened[0]!.list('')).entries.length, 8)
   })
 
+  it('says that the outcome is unknown when the commit itself fails, and only then', async () => {
+    const client = await open()
+    const other = new Database(path)
+    // A constraint that SQLite checks at COMMIT stands in for a disk that fails there.
+    other.exec(`
+      CREATE TABLE parent (id INTEGER PRIMARY KEY);
+      CREATE TABLE child (parent INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED);
+      CREATE TRIGGER at_commit AFTER INSERT ON entries BEGIN INSERT INTO child VALUES (1); END`)
+    const change = async (): Promise<unknown> => client.transact([], [{ key: 'a', value: '1' }])
+    await assert.rejects(change(), error => hasCode(error, 'COORDINATOR_OUTCOME_UNKNOWN'))
+    other.exec(`
+      DROP TRIGGER at_commit;
+      CREATE TRIGGER at_once BEFORE INSERT ON entries BEGIN SELECT RAISE(ABORT, 'the disk fails'); END`)
+    await assert.rejects(change(), error => hasCode(error, 'COORDINATOR_UNAVAILABLE'))
+    other.exec('DROP TRIGGER at_once')
+    other.close()
+    assert.deepEqual(await client.list(''), { entries: [], revision: 0 })
+    await change()
+    assert.equal((await client.read('a')).revision, 1)
+  })
+
   it('refuses a file that is damaged or of something else, in clear words, and leaves it as it is', async () => {
     await (await open()).close()
     const garbage = Buffer.from('not a database at all '.repeat(500))
@@ -183,7 +205,6 @@ describe('the embedded coordinator shared by processes', function () {
     assert.deepEqual(readFileSync(path), garbage)
 
     path = join(directory, 'other.sqlite')
-    const { default: Database } = await import('better-sqlite3')
     const other = new Database(path)
     other.exec('CREATE TABLE precious (value TEXT)')
     other.close()
