@@ -65,6 +65,12 @@ class Demo {
     return this.#tale.conclude()
   }
 
+  /** Was interrupted: only the end is still to be told. */
+  interrupt(): void {
+    this.#tale.say('\nEnding the lab ...')
+    this.#tale.silence()
+  }
+
   /** Ends everything that runs, however far the demo came. */
   async end(keep: boolean): Promise<void> {
     await this.#disk?.close()
@@ -229,7 +235,7 @@ async function main(): Promise<number> {
   const interrupted = new Promise<number>(resolve => {
     for (const name of ['SIGINT', 'SIGTERM'] as const) {
       process.once(name, () => {
-        process.stdout.write('\nEnding the lab ...\n')
+        demo.interrupt()
         resolve(130)
       })
     }

@@ -12,9 +12,15 @@ export class Narration {
   readonly #live = process.stdout.isTTY
   readonly #startedAt = performance.now()
   #step = 0
+  #silent = false
 
   say(text = ''): void {
-    process.stdout.write(`${text}\n`)
+    this.#write(`${text}\n`)
+  }
+
+  /** Says nothing any more: the demo was interrupted, and what is still going on is of no interest. */
+  silence(): void {
+    this.#silent = true
   }
 
   /** Says what is going on, then what came of it. @param action returns the rest of the sentence */
@@ -22,12 +28,12 @@ export class Narration {
     const number = String(++this.#step).padStart(2)
     const startedAt = performance.now()
     const live = (text: string): void => {
-      if (this.#live) process.stdout.write(`\r\x1b[K${number}  ${title} ${text}`.slice(0, 4 + this.#width()))
+      if (this.#live) this.#write(`\r\x1b[K${number}  ${title} ${text}`.slice(0, 4 + this.#width()))
     }
     live('...')
     const outcome = await action(live)
     const took = formatDuration(performance.now() - startedAt)
-    process.stdout.write(`${this.#live ? '\r\x1b[K' : ''}${number}  ${title}\n      ${outcome} (${took})\n`)
+    this.#write(`${this.#live ? '\r\x1b[K' : ''}${number}  ${title}\n      ${outcome} (${took})\n`)
   }
 
   check(what: string, result: string, ok: boolean): void {
@@ -54,6 +60,10 @@ export class Narration {
       ok ? `All ${this.#checks.length} checks passed, in ${took}.` : `Something is wrong; it took ${took}.`
     )
     return ok
+  }
+
+  #write(text: string): void {
+    if (!this.#silent) process.stdout.write(text)
   }
 
   #width(): number {
