@@ -7,13 +7,13 @@ import { BatchedWriter } from '../../../../datapath/nbd-socket/batched-writer.ts
 describe('the batched writer', () => {
   it('writes headers and data in their order, across slabs and batches, and gives all costs back', async () => {
     const message = fc.record({
-      headers: fc.array(fc.integer({ min: 1, max: 900 }), { minLength: 1, maxLength: 4 }),
+      headers: fc.array(fc.integer({ min: 1, max: 900 }), { minLength: 1, maxLength: 4, size: 'max' }),
       data: fc.option(fc.uint8Array({ minLength: 1, maxLength: 300 })),
       cost: fc.nat(1000),
       flush: fc.integer({ min: 0, max: 20 }).map(chance => chance === 0),
     })
     await fc.assert(
-      fc.asyncProperty(fc.array(message, { minLength: 1, maxLength: 80 }), async messages => {
+      fc.asyncProperty(fc.array(message, { minLength: 1, maxLength: 80, size: 'max' }), async messages => {
         const stream = new PassThrough({ highWaterMark: 64 * 1024 * 1024 })
         let costs = 0
         let count = 0
