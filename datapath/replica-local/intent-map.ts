@@ -16,8 +16,8 @@ import {
   type MapIdentity,
 } from './map-sector.ts'
 
-/** A page lies in every 70 KB of the file, so a large volume's are read side by side. */
-const PAGES_READ_AT_ONCE = 32
+/** A page lies in every 70 KB of the file, so a large volume's are read, and written, side by side. */
+const PAGES_AT_ONCE = 32
 
 /**
  * The write intents of one layer: the regions in which this replica may differ from the others. A bit is durable
@@ -35,6 +35,8 @@ export class IntentMap {
   #waiting = new Set<RegionIndex>()
   /** Set in memory, and their round is under way. */
   #committing: ReadonlySet<RegionIndex> = new Set()
+  /** Calls of `ensureAll` under way; until they end no bit counts as durable. */
+  #allWaiting = 0
   /** Sectors that differ from what was last written. */
   #changedSectors = new Set<number>()
   readonly #commit: GroupCommit
@@ -68,8 +70,8 @@ export class IntentMap {
         }
       }
     }
-    for (let first = 0; first < pages; first += PAGES_READ_AT_ONCE) {
-      const count = Math.min(PAGES_READ_AT_ONCE, pages - first)
+    for (let first = 0; first < pages; first += PAGES_AT_ONCE) {
+      const count = Math.min(PAGES_AT_ONCE, pages - first)
       await Promise.all(Array.from({ length: count }, (_, at) => readPage(first + at)))
     }
     return new IntentMap(file, identity, RegionSet.fromBytes(size, bits.subarray(0, Math.ceil(size / 8))))
@@ -91,11 +93,24 @@ export class IntentMap {
         this.#waiting.add(region)
         this.#changedSectors.add(Math.floor(region / SECTOR_BITS))
         durable = false
-      } else if (durable && (this.#waiting.has(region) || this.#committing.has(region))) {
+      } else if (durable && this.#isWaiting(region)) {
         durable = false
       }
     }
     return durable ? undefined : this.#commit.commit()
+  }
+
+  /** Sets the bits of all regions, durably. One by one they would take more memory than the map itself. */
+  async ensureAll(): Promise<void> {
+    const { size } = this.#regions
+    this.#regions.addRange(0 as RegionIndex, size as RegionIndex)
+    for (let sector = 0; sector * SECTOR_BITS < size; sector += 1) this.#changedSectors.add(sector)
+    this.#allWaiting += 1
+    try {
+      await this.#commit.commit()
+    } finally {
+      this.#allWaiting -= 1
+    }
   }
 
   /** Clears a bit; the disk learns of it with the next round, or by `writeCleared`. */
@@ -111,6 +126,10 @@ export class IntentMap {
   /** Makes room for the regions of a volume that grew. The file has grown already. */
   grow(size: number): void {
     this.#regions = this.#regions.copy(size)
+  }
+
+  #isWaiting(region: RegionIndex): boolean {
+    return this.#allWaiting > 0 || this.#waiting.has(region) || this.#committing.has(region)
   }
 
   async #round(): Promise<void> {
@@ -129,14 +148,18 @@ export class IntentMap {
       })
     }
     const bits = new Uint8Array(PAGE_PAYLOAD_BYTES)
-    const writes = [...pages].map(([page, { first, end }]) => {
+    let writes: Promise<void>[] = []
+    for (const [page, { first, end }] of pages) {
       this.#regions.copyBytes(page * PAGE_PAYLOAD_BYTES, bits)
       const encoded = encodeSectors(this.#identity, bits, page, first, end)
       const position = (intentPageAt(page) + (first * PAGE_BYTES) / PAGE_SECTORS) as ByteOffset
-      return this.#file.write(encoded, position)
-    })
+      writes.push(this.#file.write(encoded, position))
+      if (writes.length < PAGES_AT_ONCE) continue
+      await Promise.all(writes)
+      writes = []
+    }
     await Promise.all(writes)
-    if (writes.length > 0) await this.#file.sync()
+    if (pages.size > 0) await this.#file.sync()
     this.#committing = new Set()
   }
 }

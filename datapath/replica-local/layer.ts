@@ -178,8 +178,7 @@ export class Layer {
 
   /** Sets the intents of all regions, durably. */
   async markAllIntents(): Promise<void> {
-    const intent = this.#intents.ensure(0 as RegionIndex, this.#intents.regions.size as RegionIndex)
-    if (intent !== undefined) await this.#orFatal(intent)
+    await this.#orFatal(this.#intents.ensureAll())
   }
 
   /** Makes cleared intents durable, for a clean close. */

@@ -177,6 +177,19 @@ describe('a local replica', () => {
       assert.deepEqual([...host.replica.intents], [0, 1])
     })
 
+    it('are set for all regions of a replica that is to be rebuilt, durably', async () => {
+      const host = await startedHost(8192 * MIB)
+      const marked = host.replica.markAllIntents()
+      // A write meanwhile waits for them although its bit is set.
+      const order: string[] = []
+      host.disk.fault = (call, name) => order.push(`${call} ${name.slice(-3)}`)
+      await Promise.all([marked, write(host, 0, bytes(BLOCK, 1))])
+      assert.ok(order.indexOf('write raw') > order.indexOf('sync map'), order.join())
+      host.powerCut()
+      await host.open()
+      assert.equal(host.replica.intents.count, (8192 * MIB) / REGION_BYTES)
+    })
+
     it('are kept, whatever the mirror says, where a change is not flushed', async () => {
       const host = await startedHost()
       await write(host, 0, bytes(BLOCK, 1))
