@@ -93,6 +93,7 @@ export class MirrorState {
   /** Every change acknowledged at a number up to this one is durable. */
   #flushedUpTo = 0
   #flushMustFail = false
+  #onlyDurable = false
 
   /** What is to be done, in order; empty afterwards. */
   takeEffects(): Effect[] {
@@ -240,6 +241,15 @@ export class MirrorState {
     return this.#unreconciled?.count ?? 0
   }
 
+  /**
+   * While true, no change is acknowledged that may not be durable: what was acknowledged before can then be made
+   * durable once and for all.
+   */
+  acknowledgeOnlyDurable(only: boolean): void {
+    this.#onlyDurable = only
+    if (!only) for (const request of [...this.#running.values()]) this.#settle(request)
+  }
+
   /** Acknowledged changes that were not flushed are lost: the next flush says so. */
   lostUnflushed(): void {
     if (this.unflushed) this.#flushMustFail = true
@@ -345,6 +355,7 @@ export class MirrorState {
       for (const replica of request.pending) {
         if (ACKNOWLEDGEMENT[this.#link(replica).standing]['none yet'] === 'wait') return
       }
+      if (this.#onlyDurable && !request.shape.durable) return
       // Nobody to wait for means nobody has it: only while the volume is being opened again.
       if (!this.#anyInSync()) return
       request.acknowledged = true

@@ -1,6 +1,7 @@
 /**
  * Who is in-sync: takes replicas out, and brings them back. One change at a time, each through the record first.
  */
+import { reasonOf } from '../../core/errors.ts'
 import { changeMembershipOf } from '../../core/mirror/membership-procedure.ts'
 import { changeMembership, replaceReplica, replicasOf } from '../../core/mirror/volume-change.ts'
 import { type ReplicaRecord, type VolumeState } from '../../core/mirror/volume-record.ts'
@@ -43,11 +44,15 @@ export class Membership {
   }
 
   /**
-   * Takes a replica out of the in-sync set, if one that holds everything stays and is connected. Else nothing
-   * happens: the volume waits for this one or for another.
+   * Takes a replica out of the in-sync set, if one that holds everything stays and answers. Else nothing happens: the
+   * volume waits for this one or for another.
+   *
+   * The one that stays first flushes. The replica that goes may hold acknowledged writes in its page cache that the
+   * other has lost in a power cut nobody has noticed yet; a flush in an unbroken session says that it has not, and
+   * that it will not lose them later either.
    */
   async exclude(link: ReplicaLink, reason: string): Promise<void> {
-    const { links, plan } = this.#context
+    const { links, plan, state } = this.#context
     await this.#turn.run(async () => {
       if (this.#owner.stopped || !this.#context.mustAcknowledge(link)) return
       const others = [...links.values()].filter(other => other !== link && this.#context.mayBeRead(other))
@@ -57,10 +62,32 @@ export class Membership {
         if (link.wasRestarted && whole.length === 0) this.#owner.openAgain()
         return
       }
-      this.#context.logOf('replica taken out', link, reason)
       const { replica } = link.record
-      if (await this.#change(record => record.inSync && record.replica !== replica)) plan.drop(replica)
+      state.acknowledgeOnlyDurable(true)
+      try {
+        if (!(await this.#flushOneOf(whole)) || !this.#context.mustAcknowledge(link)) return
+        this.#context.logOf('replica taken out', link, reason)
+        if (await this.#change(record => record.inSync && record.replica !== replica)) plan.drop(replica)
+      } finally {
+        state.acknowledgeOnlyDurable(false)
+        this.#context.carrier.drain()
+      }
     })
+  }
+
+  /** @returns whether one of the replicas has made durable all that it holds; those that fail are disconnected */
+  async #flushOneOf(links: readonly ReplicaLink[]): Promise<boolean> {
+    const flushes = links.map(async ({ session }) => {
+      if (session === null) throw new Error('the replica is away')
+      await session.flush().catch((error: unknown) => {
+        session.abort(reasonOf(error))
+        throw error
+      })
+    })
+    return Promise.any(flushes).then(
+      () => true,
+      () => false
+    )
   }
 
   /** Raises the epoch and changes nothing else: a contender's reservation is void by it. */

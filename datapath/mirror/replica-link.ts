@@ -147,17 +147,17 @@ export class ReplicaLink {
   async #stayConnected(): Promise<void> {
     const owner = this.#owner
     const since = owner.clock.now()
-    while (this.#wanted) {
+    while (this.#isWanted()) {
       try {
         const session = await this.#connect(true)
         owner.connected(this)
         const reason = await session.closed
         this.#lost(reason)
-        if ((reason === SILENCE || this.refused) && this.#wanted) await this.#exclude(reason)
+        if ((reason === SILENCE || this.refused) && this.#isWanted()) await this.#exclude(reason)
         return
       } catch (error) {
         this.#lost(reasonOf(error))
-        if (!this.#wanted) return
+        if (!this.#isWanted()) return
         if (error instanceof EpochTaken) {
           await owner.raise()
         } else {
@@ -173,7 +173,7 @@ export class ReplicaLink {
   }
 
   /** Asked again after each wait, because the answer changes meanwhile. */
-  get #wanted(): boolean {
+  #isWanted(): boolean {
     return !this.#stopped && this.#owner.mustAcknowledge(this)
   }
 
@@ -181,7 +181,7 @@ export class ReplicaLink {
     const owner = this.#owner
     await owner.exclude(this, reason)
     // It is the last one that has everything: there is nothing to do but to wait for it, or for another.
-    if (this.#wanted) {
+    if (this.#isWanted()) {
       await Promise.race([owner.changed(), pause(owner.clock, owner.timing.rejoinIntervalMs)])
     }
   }
@@ -307,7 +307,7 @@ export class ReplicaLink {
         const reason = await this.#session!.closed
         this.#lost(reason)
         if (reason === SILENCE || this.refused) {
-          if (this.#wanted) await this.#exclude(reason)
+          if (this.#isWanted()) await this.#exclude(reason)
         }
         return
       }

@@ -69,6 +69,9 @@ export class ReplicaService {
     const loser = this.#rights.accept(request)
     if (loser !== null) promises.takeAwayFrom(loser.incarnation, now)
     if (this.#rights.session === null) await this.#endSession('another epoch was accepted')
+    // Whoever takes the volume by this answer may leave behind others that hold the same writes: durable first, so
+    // that a power cut from here on loses none of them.
+    if (request.inSync) await this.replica.flush()
     const { size } = request.address
     if (size > this.replica.size) await this.replica.resize(size)
     if (request.epoch > this.replica.acceptedEpoch) {

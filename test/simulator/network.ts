@@ -102,7 +102,7 @@ export class SimulatedNetwork {
             result => {
               if (process.alive) answer(() => resolve(result))
             },
-            (error: unknown) => {
+            (error: Error) => {
               if (process.alive) answer(() => reject(error))
             }
           )
@@ -247,7 +247,7 @@ class RemoteSession implements ReplicaSession {
         this.#server.deliver(() => {
           action(this.#remote).then(
             result => answer(() => resolve(result)),
-            (error: unknown) => answer(() => reject(error))
+            (error: Error) => answer(() => reject(error))
           )
         })
       // One stream: what was sent later never arrives earlier.

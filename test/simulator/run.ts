@@ -18,6 +18,9 @@ const { values } = parseArgs({
   },
 })
 
+/** One cause breaks many sectors; the first few tell it. */
+const PROBLEMS_SHOWN = 6
+
 async function one(seed: number): Promise<void> {
   const report = await new Universe(seed, line => console.log(line)).run()
   console.log(JSON.stringify(report, null, 2))
@@ -36,7 +39,7 @@ async function many(first: number, count: number): Promise<void> {
     const report = await universe.run()
     reports.push(report)
     if (values.digest) console.log(`${seed} ${hash.digest('hex')}`)
-    for (const problem of report.problems) console.error(`seed ${seed}: ${problem}`)
+    for (const problem of report.problems.slice(0, PROBLEMS_SHOWN)) console.error(`seed ${seed}: ${problem}`)
     if (values['until-broken'] && report.problems.length > 0) break
     if (process.stderr.isTTY && performance.now() - shown > 500) {
       shown = performance.now()

@@ -304,7 +304,7 @@ export class Universe {
               timer.cancel()
               resolve(result)
             },
-            (error: unknown) => {
+            (error: Error) => {
               timer.cancel()
               reject(error)
             }
