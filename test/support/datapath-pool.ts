@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { createReadStream, openSync, closeSync } from 'node:fs'
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -226,7 +226,7 @@ export class DatapathPool {
       (_, index) =>
         new PoolHost(join(directory, `h${index}`), `${net}.${index + 1}`, join(programs, 'xosan-datapath.js'))
     )
-    const path = join(directory, 'coordinator.db')
+    const path = join(directory, 'coordinator', 'coordinator.db')
     const coordinator = await openEmbeddedCoordinator({ path, clock, random: nodeRandom })
     const pool = new DatapathPool(directory, programs, hosts, coordinator)
     try {
@@ -240,6 +240,17 @@ export class DatapathPool {
       await pool.dispose()
       throw error
     }
+  }
+
+  /** Keeps processes that start from reaching the coordinator; those that have reached it are not disturbed. */
+  async hideCoordinator(): Promise<void> {
+    await rename(join(this.#directory, 'coordinator'), join(this.#directory, 'hidden'))
+    await writeFile(join(this.#directory, 'coordinator'), '')
+  }
+
+  async showCoordinator(): Promise<void> {
+    await rm(join(this.#directory, 'coordinator'))
+    await rename(join(this.#directory, 'hidden'), join(this.#directory, 'coordinator'))
   }
 
   /** Makes a volume with a replica on each of some hosts. @param size in bytes */

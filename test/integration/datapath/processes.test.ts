@@ -143,6 +143,36 @@ describe('datapath processes of three hosts', function () {
     await assertSameBytes(rawFile(volume, h1), rawFile(volume, h2))
   })
 
+  it('take it up later when the coordinator was away, and serve replicas meanwhile', async () => {
+    const [own, other] = [await pool.createVolume(SIZE, [h1, h2]), await pool.createVolume(SIZE, [h1, h2])]
+    const [content, otherContent] = [new Content(), new Content()]
+    const socket = await pool.open(own, h1)
+    const before = await h1.connect({ path: socket })
+    await content.write(before, 0, MIB, true)
+    const guest = await h2.connect({ path: await pool.open(other, h2) })
+
+    await pool.hideCoordinator()
+    await h1.signal('SIGKILL')
+    await h1.start()
+    await otherContent.write(guest, 0, MIB, true)
+    await inSync(other, h2, 2)
+    assert.equal((await h1.call('volume.status', nameOf(own))).attached, false)
+
+    // What is not attached again yet must survive another death.
+    await h1.signal('SIGKILL')
+    await h1.start()
+    await pool.showCoordinator()
+    await inSync(own, h1, 2)
+    await pool.until(own, h1, 'the socket is there again', status => status.socket === socket)
+    const after = await h1.connect({ path: socket })
+    await content.assertReadBy(after)
+    await Promise.all([after.close(), guest.close()])
+    await pool.close(own, h1)
+    await pool.close(other, h2)
+    await assertSameBytes(rawFile(own, h1), rawFile(own, h2))
+    await assertSameBytes(rawFile(other, h1), rawFile(other, h2))
+  })
+
   it('serve a host that has no replica, and end in good order on SIGTERM', async () => {
     const volume = await pool.createVolume(SIZE, [h1, h2])
     const content = new Content()
