@@ -84,13 +84,13 @@ export class Janitor {
     await this.#round
   }
 
-  /** Deletes the replicas on this host that tombstones name, and the tombstones with them. */
-  async carryOutTombstones(): Promise<void> {
+  /** Deletes the replicas on this host that tombstones name, and the tombstones with them. @param atMost how many */
+  async carryOutTombstones(atMost: number): Promise<void> {
     const { context } = this.#options
     const due = context.metadata
       .tombstones(context.host)
       .filter(({ record }) => !context.replicasInTheMaking.has(record.replica))
-      .slice(0, TOMBSTONES_PER_ROUND)
+      .slice(0, atMost)
     for (const { sr, record } of due) {
       const { volume, replica } = record
       if (isInUse(context.metadata, sr, volume, replica)) {
@@ -127,7 +127,9 @@ export class Janitor {
   async #runRound(): Promise<void> {
     this.#rounds += 1
     await this.#attempt('the datapath processes could not be checked', this.#options.reconcile)
-    await this.#attempt('tombstones could not be carried out', () => this.carryOutTombstones())
+    await this.#attempt('tombstones could not be carried out', () =>
+      this.carryOutTombstones(TOMBSTONES_PER_ROUND)
+    )
     await this.#attempt('half-done SRs could not be cleared up', () => this.#endSrs())
     await this.#attempt('half-done volumes could not be cleared up', () => this.#endVolumes())
     await this.#attempt('the space of stores could not be reported', () => this.#reportSpace())

@@ -103,7 +103,11 @@ async function main(config: Config, log: Log): Promise<void> {
     datapaths,
     operations,
     references,
-    carryOutTombstones: () => janitor.carryOutTombstones(),
+    carryOutTombstones: async () => {
+      // The volumes may have been destroyed a moment ago, on another host.
+      await metadata.synchronise(timing.coordinatorCallMs)
+      await janitor.carryOutTombstones(Number.POSITIVE_INFINITY)
+    },
   })
   const localHost = new LocalHost(peers, datapaths)
   const remoteHosts = new RemoteHosts(clock, () => metadata.hosts())

@@ -5,6 +5,8 @@ import { type HostId } from '../core/units.ts'
 
 /** How old a figure may be before it is measured again; xapi shows it and decides nothing by it. */
 const AGE_MAX_MS = 5000
+/** With many volumes figures may be older, so that no more than this many are measured in a second. */
+const MEASURED_PER_SECOND = 100
 const MEASURE_MS = 5000
 /** Measurements at one time; a scan of ten thousand volumes must not load the datapath processes with all at once. */
 const CONCURRENCY_MAX = 4
@@ -34,7 +36,8 @@ export class MeasuredUsage implements Usage {
 
   physicalBytes(volume: StoredVolume): number {
     const figure = this.#figures.get(volume.key)
-    if (figure === undefined || this.#clock.now() - figure.at > AGE_MAX_MS) {
+    const ageMaxMs = Math.max(AGE_MAX_MS, (this.#figures.size * 1000) / MEASURED_PER_SECOND)
+    if (figure === undefined || this.#clock.now() - figure.at > ageMaxMs) {
       this.#waiting.set(volume.key, volume)
       this.#next()
     }

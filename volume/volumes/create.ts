@@ -29,7 +29,7 @@ import { defineCall, flag, size as sizeParameter, sr as srParameter, text } from
 import { type VolumeContext } from '../context.ts'
 import { type Deadline } from '../deadline.ts'
 import { liveHosts } from '../live-hosts.ts'
-import { currentSr } from '../sr/sr-record.ts'
+import { currentSr, knownSr } from '../sr/sr-record.ts'
 import { smapiVolume } from './smapi-volume.ts'
 import { amendState, knownVolume, removeVolume } from './volume-record.ts'
 
@@ -46,6 +46,8 @@ export const volumeCreate = defineCall(
         reason: 'this version serves a volume on one host at a time',
       })
     }
+    // Its stores too are known then, also when another host has made the SR just now.
+    await knownSr(context, sr, deadline)
     const info: VolumeInfo = { version: 1, name, description, keys: {} }
     const volume = context.random.uuid() as VolumeKey
     // A volume that is being made fails together with its SR, or the SR's record has only been renamed: once more.
