@@ -117,7 +117,7 @@ export class LocalReplica implements BlockDevice {
     try {
       const file = await openLocked(disk, path, false)
       if (file === undefined) {
-        throw new XosanError('REPLICA_GONE', { replica: 'any', volume, reason: `there is no file ${path}` })
+        throw new XosanError('REPLICA_GONE', { replica: '(any)', volume, reason: `there is no file ${path}` })
       }
       try {
         const replica = new LocalReplica(disk, boot, await MetadataFile.open(file, path))

@@ -43,11 +43,6 @@ export function replicaDirectory(volume: VolumeKey): string {
 export const metadataPath = (volume: VolumeKey): string => `${replicaDirectory(volume)}/replica`
 const partialPath = (volume: VolumeKey): string => `${replicaDirectory(volume)}/replica.partial`
 
-/** Volumes that have a directory in the store, also half-made ones. */
-export async function listReplicaDirectories(disk: Disk): Promise<VolumeKey[]> {
-  return (await disk.list(VOLUMES)) as VolumeKey[]
-}
-
 /**
  * Makes the files of a replica; all of it is durable when this returns. Does nothing when this very replica exists;
  * makes anew what a crash has left of an earlier attempt.

@@ -148,6 +148,47 @@ describe('a local replica', () => {
       assert.ok(host.replica.intents.isEmpty)
     })
 
+    it('serves ranges that cross pages of the map', async () => {
+      // 30,720 blocks are one page.
+      const border = 30_720 * BLOCK
+      const host = await startedHost(2 * border)
+      await write(host, border - 10_000, bytes(20_000, 7), true)
+      await trim(host, border - 5000, 10_000)
+      const check = async (): Promise<void> => {
+        const content = await read(host, border - 10_000, 20_000)
+        content.forEach((byte, at) => assert.equal(byte, at >= 5000 && at < 15_000 ? 0 : 7, `byte ${at}`))
+        const extents = await host.replica.allocation(byteOffset(border - 3 * BLOCK), byteLength(6 * BLOCK))
+        assert.deepEqual(
+          extents.map(({ length, hole }) => [length / BLOCK, hole]),
+          [
+            [2, false],
+            [2, true],
+            [2, false],
+          ]
+        )
+      }
+      await check()
+      await host.replica.markClean()
+      host.powerCut()
+      await host.open()
+      await check()
+    })
+
+    it('serves more of a volume than it keeps the map of in memory', async () => {
+      const page = 30_720 * BLOCK
+      const pages = 560
+      const host = await startedHost(pages * page)
+      const calls = countCalls(host)
+      for (let at = 0; at < pages; at += 1) await write(host, at * page, bytes(BLOCK, 1), at % 50 === 49)
+      await host.replica.flush()
+      const before = calls.get('read map')!
+      for (let at = 0; at < pages; at += 1) {
+        const [extent] = await host.replica.allocation(byteOffset(at * page), byteLength(2 * BLOCK))
+        assert.deepEqual(extent, { length: BLOCK, hole: false, zero: false })
+      }
+      assert.ok(calls.get('read map')! > before, 'some pages were dropped and read again')
+    })
+
     it('serves a volume of 64 TiB at its far end', async () => {
       const host = new ReplicaHost(1, 64 * TIB)
       await host.start()
