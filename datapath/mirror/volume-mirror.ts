@@ -81,6 +81,11 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     return state.heldCount > 0 || !state.serving ? 'holding' : 'serving'
   }
 
+  /** It serves no more: it is being closed, or was, or another host took the volume. */
+  get ending(): boolean {
+    return this.#closing !== null || this.#phase === 'replaced'
+  }
+
   /** Size in bytes. @throws INTERNAL before the first open */
   get size(): ByteLength {
     return this.#context.keeper.state.size

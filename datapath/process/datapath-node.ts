@@ -181,6 +181,7 @@ export class DatapathNode {
     // Closed now, but last given to another host: the guest has been there since.
     if (state.primary !== this.identity.host && state.reserved.host !== this.identity.host) {
       this.#activated.delete(key)
+      this.#options.log('not taken up: another host had it since', { volume: key })
       return
     }
     const volume = this.#entry(sr, key)
@@ -219,7 +220,8 @@ export class DatapathNode {
       if (volume.device === null) {
         const { size } = await this.#readState(sr, key)
         volume.device = new GuestDevice(size)
-        volume.device.serve(volume.purpose === 'guest' ? volume.mirror : null)
+        const { mirror } = volume
+        volume.device.serve(volume.purpose === 'guest' && mirror?.ending === false ? mirror : null)
         this.#remembered.delete(key)
         await this.#save()
       }
@@ -238,10 +240,8 @@ export class DatapathNode {
     const deadline = (clock.now() + deadlineMs) as Millis
     const volume = this.#entry(sr, key)
     const opened = volume.turn.run(async () => {
-      if (
-        volume.mirror?.phase === 'replaced' ||
-        (volume.mirror !== null && volume.purpose === 'maintenance')
-      ) {
+      const { mirror } = volume
+      if (mirror !== null && (mirror.ending || volume.purpose === 'maintenance')) {
         await this.#closeMirror(volume, deadlineMs)
       }
       if (volume.mirror === null) await this.#open(volume, 'guest', deadline)
