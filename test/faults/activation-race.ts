@@ -28,6 +28,9 @@ const CLAIM_MS = 150
 const ATTEMPTS_MAX = 20
 /** Pauses, in milliseconds: most around the promise time, where it matters; a few far beyond. */
 const PAUSES_MS = [1_000, 2_000, 3_500, 4_500, 6_000, 8_000, 12_000, 30_000]
+const RETRY_MS = 200
+/** When nobody has won by then, in milliseconds, somebody is paused all the same. */
+const LATEST_WINNER_MS = 5_000
 /** An activation takes about so long, in milliseconds; a pause begins somewhere within. */
 const ACTIVATION_MS = 400
 
@@ -35,7 +38,7 @@ export interface RaceRound {
   readonly contenders: number
   /** Milliseconds, or null when nobody was paused. */
   readonly pausedMs: number | null
-  /** Activations that reported success in the first attempt. */
+  /** Activations that reported success; more than one only when the right passed on under a host that was paused. */
   readonly winners: number
   readonly attempts: number
   readonly writes: number
@@ -69,7 +72,7 @@ export async function runActivationRace(options: RaceOptions): Promise<RaceRound
       rounds.push(result)
       const pause = result.pausedMs === null ? '' : `, one paused ${result.pausedMs / 1000} s`
       options.progress(
-        `${number + 1}/${options.rounds}: ${result.contenders} hosts${pause}: ${result.winners} won at once, ` +
+        `${number + 1}/${options.rounds}: ${result.contenders} hosts${pause}: ${result.winners} won, ` +
           `${result.attempts} attempts, ${result.writes} writes, ${formatDuration(result.tookMs)}` +
           (result.fault === null ? '' : ` FAILED: ${result.fault}`)
       )
@@ -91,6 +94,8 @@ async function raceOnce(
   const stop = new AbortController()
   const claims: Promise<AcknowledgedWrite[]>[] = []
   const refusals = new Set<string>()
+  let noteWinner: (host: PoolHost) => void = () => undefined
+  const firstWinner = new Promise<PoolHost>(resolve => (noteWinner = resolve))
   const activate = async (host: PoolHost): Promise<boolean> => {
     try {
       await activateVolume(host, volume)
@@ -101,12 +106,23 @@ async function raceOnce(
       )
       return false
     }
+    noteWinner(host)
     claims.push(claim(host.name, addresses.get(host)!, stop.signal))
     return true
   }
 
-  const race = Promise.all(contenders.map(activate))
-  if (pausedMs !== null) await pauseOne(lab, contenders, pausedMs)
+  let paused = pausedMs !== null
+  // While one host is paused the others go on trying, so that the right to write passes on under the sleeper.
+  const compete = async (host: PoolHost): Promise<boolean> => {
+    for (;;) {
+      if (await activate(host)) return true
+      if (!paused) return false
+      await delay(RETRY_MS)
+    }
+  }
+  const race = Promise.all(contenders.map(compete))
+  if (pausedMs !== null) await pauseOne(lab, contenders, firstWinner, pausedMs)
+  paused = false
   const winners = (await race).filter(Boolean).length
   let attempts = 1
   let won = winners
@@ -130,9 +146,19 @@ async function raceOnce(
   }
 }
 
-/** Stops everything of one contender somewhere in the middle of the activation, and lets it go on later. */
-async function pauseOne(lab: TestLab, contenders: readonly PoolHost[], pausedMs: number): Promise<void> {
-  const victim = contenders[Math.floor(Math.random() * contenders.length)]!
+/**
+ * Stops everything of one host and lets it go on later: one of the contenders somewhere in the middle of the
+ * activation, or the one that has just won, which then has a right that passes on while it sleeps.
+ */
+async function pauseOne(
+  lab: TestLab,
+  contenders: readonly PoolHost[],
+  firstWinner: Promise<PoolHost>,
+  pausedMs: number
+): Promise<void> {
+  const anyone = contenders[Math.floor(Math.random() * contenders.length)]!
+  const victim =
+    Math.random() < 0.5 ? anyone : await Promise.race([firstWinner, delay(LATEST_WINNER_MS, anyone)])
   const control = await lab.control(victim)
   await delay(Math.random() * ACTIVATION_MS)
   await control.pause()
@@ -183,7 +209,7 @@ async function main(): Promise<void> {
     process.stdout.write(
       `${results.length} races (${three} of three hosts, ${results.length - three} of two; ${withPause} with a pause): ` +
         `${faults.length} faults, one winner in the end in ${results.length - faults.length}, ` +
-        `at the first attempt in ${results.filter(({ attempts }) => attempts === 1).length}, ` +
+        `passed on in ${results.filter(({ winners }) => winners > 1).length}, at the first attempt in ${results.filter(({ attempts }) => attempts === 1).length}, ` +
         `${results.reduce((sum, { writes }) => sum + writes, 0)} writes, in ${formatDuration(performance.now() - startedAt)}\n`
     )
   }
