@@ -115,7 +115,8 @@ export async function removeReplicaFiles(disk: Disk, volume: VolumeKey, replica:
       await file.close()
     }
   }
-  if ((await disk.list(VOLUMES)).includes(volume)) await removeDurably(disk, VOLUMES, [volume])
+  // Synced also when the directory is gone already: a crash may have come between its removal and the sync.
+  if ((await disk.list('')).includes(VOLUMES)) await removeDurably(disk, VOLUMES, [volume])
 }
 
 /** What the file `replica` says, read without its lock: its owner may be at work. Undefined when it is missing. */
