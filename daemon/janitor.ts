@@ -105,7 +105,7 @@ export class Janitor {
       await amend(
         context,
         tombstoneKey(sr, replica),
-        entry => (entry === null ? null : { value: null }),
+        entry => (entry === null ? 'unchanged' : { value: null }),
         deadline
       )
     }
@@ -219,7 +219,7 @@ export class Janitor {
         storeKey(sr, context.host),
         entry =>
           entry === null
-            ? null
+            ? 'unchanged'
             : {
                 value: serialiseStoreRecord(entry.key, {
                   ...parseStoreRecord(entry.key, entry.value),

@@ -216,7 +216,7 @@ async function register(
     await amend(
       { coordinator, clock, random: nodeRandom },
       key,
-      entry => (entry?.value === value ? null : { value }),
+      entry => (entry?.value === value ? 'unchanged' : { value }),
       deadline
     )
   } catch (error) {

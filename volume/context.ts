@@ -113,6 +113,10 @@ export async function catchUp(context: VolumeContext, deadline: Deadline): Promi
  * Waits, for a moment only, until this host knows a change that it has just made, so that the caller's next question
  * sees it. The change is made in any case.
  */
-export async function settle(context: VolumeContext, revision: number, deadline: Deadline): Promise<void> {
-  await context.metadata.waitFor(revision, deadline.remainingMs(2000)).catch(() => undefined)
+export async function settle(context: VolumeContext, deadline: Deadline): Promise<void> {
+  try {
+    await context.metadata.synchronise(deadline.remainingMs(2000))
+  } catch {
+    // The coordinator went away just after, or the time is over.
+  }
 }

@@ -7,14 +7,15 @@ export class Deadline {
   readonly #clock: Clock
   readonly #what: string
   readonly #totalMs: number
-  readonly #at: Millis
+  /** Reading of the clock. */
+  readonly at: Millis
 
   /** @param what names the call in the error @param totalMs from now, in milliseconds */
   constructor(clock: Clock, what: string, totalMs: number) {
     this.#clock = clock
     this.#what = what
     this.#totalMs = totalMs
-    this.#at = millis(clock.now() + totalMs)
+    this.at = millis(clock.now() + totalMs)
   }
 
   /**
@@ -24,7 +25,7 @@ export class Deadline {
    * @throws XosanError DEADLINE_EXCEEDED when none is left
    */
   remainingMs(atMost = Number.POSITIVE_INFINITY): number {
-    const remaining = this.#at - this.#clock.now()
+    const remaining = this.at - this.#clock.now()
     if (remaining < 1) throw this.exceeded()
     return Math.min(remaining, atMost)
   }

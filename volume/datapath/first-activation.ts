@@ -94,12 +94,10 @@ async function move(context: VolumeContext, plan: Move, deadline: Deadline): Pro
       }
     },
     deadline,
-    {
-      changes: [
-        { key: tombstoneOfMade.key, value: null },
-        tombstone(sr, { version: 1, volume, host: replaced.host, replica: replaced.replica }),
-      ],
-    }
+    [
+      { key: tombstoneOfMade.key, value: null },
+      tombstone(sr, { version: 1, volume, host: replaced.host, replica: replaced.replica }),
+    ]
   )
 }
 

@@ -179,19 +179,19 @@ async function finish(
   operation: Operation,
   deadline: Deadline
 ): Promise<void> {
-  const revision = await amend(
+  await amend(
     context,
     srKey(sr),
     entry => {
       if (entry === null) throw new XosanError('SR_BUSY', { sr, operation: 'destroyed' })
       const { operation: current, ...rest } = parseSrRecord(entry.key, entry.value)
-      if (current === undefined) return null
+      if (current === undefined) return 'unchanged'
       if (current.id !== operation.id) throw new XosanError('SR_BUSY', { sr, operation: 'destroyed' })
       return { value: serialiseSrRecord(entry.key, rest) }
     },
     deadline
   )
-  await settle(context, revision, deadline)
+  await settle(context, deadline)
 }
 
 const sameConfiguration = (a: SrRecord['configuration'], b: SrRecord['configuration']): boolean =>

@@ -59,9 +59,9 @@ async function beginRemoval(
     srKey(sr),
     entry => {
       found = entry !== null
-      if (entry === null) return null
+      if (entry === null) return 'unchanged'
       const record = parseSrRecord(entry.key, entry.value)
-      if (record.operation?.id === operation.id) return null
+      if (record.operation?.id === operation.id) return 'unchanged'
       return { value: serialiseSrRecord(entry.key, { ...record, operation }) }
     },
     deadline
@@ -78,18 +78,18 @@ async function endRemoval(
   others: readonly Entry[],
   deadline: Deadline
 ): Promise<void> {
-  const revision = await amend(
+  await amend(
     context,
     srKey(sr),
     entry => {
-      if (entry === null) return null
+      if (entry === null) return 'unchanged'
       const { operation: current, ...record } = parseSrRecord(entry.key, entry.value)
-      if (current === undefined) return null
+      if (current === undefined) return 'unchanged'
       // Another removal took over; what this one has seen may no longer be so.
       if (current.id !== operation.id) throw new XosanError('SR_BUSY', { sr, operation: 'destroyed' })
-      return { value: result(record), changes: others.map(({ key }) => ({ key, value: null })) }
+      return { value: result(record), alongside: others.map(({ key }) => ({ key, value: null })) }
     },
     deadline
   )
-  await settle(context, revision, deadline)
+  await settle(context, deadline)
 }

@@ -107,17 +107,17 @@ async function describe(
   deadline: Deadline
 ): Promise<null> {
   await currentSr(context, ofSr, deadline)
-  const revision = await amend(
+  await amend(
     context,
     srKey(ofSr),
     entry => {
       if (entry === null) throw new XosanError('SR_NOT_FOUND', { sr: ofSr })
       const value = serialiseSrRecord(entry.key, { ...parseSrRecord(entry.key, entry.value), ...change })
-      return value === entry.value ? null : { value }
+      return value === entry.value ? 'unchanged' : { value }
     },
     deadline
   )
-  await settle(context, revision, deadline)
+  await settle(context, deadline)
   return null
 }
 

@@ -1,6 +1,7 @@
 import { hasCode, XosanError } from '../../core/errors.ts'
 import { type VolumeState } from '../../core/mirror/volume-record.ts'
 import { roundUpVolumeSize, type HostId, type SrId, type VolumeKey } from '../../core/units.ts'
+import { hostId } from '../../rpc/identifiers.ts'
 import { defineCall, key, size, sr, text, type SmapiCall } from '../call.ts'
 import { type VolumeContext } from '../context.ts'
 import { type Deadline } from '../deadline.ts'
@@ -15,16 +16,20 @@ const stat = defineCall(10_000, { sr, key }, async (context, args, deadline) =>
 
 /** Idempotent: xapi may destroy one key twice. */
 const destroy = defineCall(30_000, { sr, key }, async (context, args, deadline) => {
-  await removeVolume(
-    context,
-    args.sr,
-    args.key,
-    async state => {
-      if (state.primary !== null) await closeIfForsaken(context, args.sr, args.key, state.primary, deadline)
-    },
-    deadline
-  )
-  return null
+  const refuseOpen = ({ primary }: VolumeState) => {
+    if (primary !== null)
+      throw new XosanError('ACTIVATED_ON_ANOTHER_HOST', { volume: args.key, host: primary })
+  }
+  for (;;) {
+    try {
+      await removeVolume(context, args.sr, args.key, refuseOpen, deadline)
+      return null
+    } catch (error) {
+      if (!hasCode(error, 'ACTIVATED_ON_ANOTHER_HOST')) throw error
+      const primary = hostId.parse(error.parameters['host'])
+      await closeIfForsaken(context, args.sr, args.key, primary, deadline)
+    }
+  }
 })
 
 /** Grows a volume that is closed; its replicas grow when it is next opened. */

@@ -1,6 +1,6 @@
 import { XosanError } from '../../core/errors.ts'
 import { type VolumeInfo, type VolumeState } from '../../core/mirror/volume-record.ts'
-import { type Entry } from '../../core/ports/coordinator.ts'
+import { type Change } from '../../core/ports/coordinator.ts'
 import { type SrId, type VolumeKey } from '../../core/units.ts'
 import { tombstoneKey, volumeInfoKey, volumeStateKey } from '../../cluster/keys.ts'
 import { serialiseTombstoneRecord } from '../../cluster/records.ts'
@@ -10,7 +10,7 @@ import {
   serialiseVolumeInfo,
   serialiseVolumeState,
 } from '../../cluster/volume-state.ts'
-import { amend, type Amendment } from '../amend.ts'
+import { amend } from '../amend.ts'
 import { catchUp, settle, type StoredVolume, type VolumeContext } from '../context.ts'
 import { type Deadline } from '../deadline.ts'
 
@@ -45,23 +45,23 @@ export async function amendState(
   context: VolumeContext,
   sr: SrId,
   volume: VolumeKey,
-  change: (state: VolumeState) => VolumeState | Promise<VolumeState>,
+  change: (state: VolumeState) => VolumeState,
   deadline: Deadline,
-  also: Pick<Amendment, 'changes'> = {}
+  alongside: readonly Change[] = []
 ): Promise<void> {
   const key = volumeStateKey(sr, volume)
-  const revision = await amend(
+  await amend(
     context,
     key,
-    async entry => {
+    entry => {
       if (entry === null) throw new XosanError('VOLUME_NOT_FOUND', { sr, volume })
       const state = parseVolumeState(key, entry.value)
-      const changed = await change(state)
-      return changed === state ? null : { value: serialiseVolumeState(key, changed), ...also }
+      const changed = change(state)
+      return changed === state ? 'unchanged' : { value: serialiseVolumeState(key, changed), alongside }
     },
     deadline
   )
-  await settle(context, revision, deadline)
+  await settle(context, deadline)
 }
 
 /** Changes a volume's info by compare-and-swap. @throws XosanError VOLUME_NOT_FOUND */
@@ -73,17 +73,17 @@ export async function amendInfo(
   deadline: Deadline
 ): Promise<void> {
   const key = volumeInfoKey(sr, volume)
-  const revision = await amend(
+  await amend(
     context,
     key,
     entry => {
       if (entry === null) throw new XosanError('VOLUME_NOT_FOUND', { sr, volume })
       const value = serialiseVolumeInfo(key, change(parseVolumeInfo(key, entry.value)))
-      return value === entry.value ? null : { value }
+      return value === entry.value ? 'unchanged' : { value }
     },
     deadline
   )
-  await settle(context, revision, deadline)
+  await settle(context, deadline)
 }
 
 /**
@@ -96,25 +96,25 @@ export async function removeVolume(
   context: VolumeContext,
   sr: SrId,
   volume: VolumeKey,
-  mayGo: (state: VolumeState) => Promise<void> | void,
+  mayGo: (state: VolumeState) => void,
   deadline: Deadline
 ): Promise<void> {
   const key = volumeStateKey(sr, volume)
-  const revision = await amend(
+  await amend(
     context,
     key,
-    async (entry: Entry | null) => {
-      if (entry === null) return null
+    entry => {
+      if (entry === null) return 'unchanged'
       const state = parseVolumeState(key, entry.value)
-      await mayGo(state)
+      mayGo(state)
       return {
         value: null,
-        changes: [{ key: volumeInfoKey(sr, volume), value: null }, ...tombstones(sr, volume, state)],
+        alongside: [{ key: volumeInfoKey(sr, volume), value: null }, ...tombstones(sr, volume, state)],
       }
     },
     deadline
   )
-  await settle(context, revision, deadline)
+  await settle(context, deadline)
 }
 
 function tombstones(sr: SrId, volume: VolumeKey, state: VolumeState): { key: string; value: string }[] {

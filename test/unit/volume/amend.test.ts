@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { millis } from '../../../core/units.ts'
 import { nodeRandom } from '../../../daemon/ports/node-random.ts'
-import { amend } from '../../../volume/amend.ts'
+import { amend, transactUntilKnown } from '../../../volume/amend.ts'
 import { Deadline } from '../../../volume/deadline.ts'
 import { SimulatedCoordinator, type Fate } from '../../simulator/simulated-coordinator.ts'
 import { ManualClock } from '../cluster/manual-clock.ts'
@@ -58,7 +58,7 @@ describe('amend', () => {
       const changed = amend(
         context,
         'name',
-        entry => (entry?.value === 'new' ? null : { value: 'new' }),
+        entry => (entry?.value === 'new' ? 'unchanged' : { value: 'new' }),
         new Deadline(clock, 'renaming', 1000)
       )
       await settled(clock, changed)
@@ -74,10 +74,16 @@ describe('amend', () => {
     })
   }
 
-  it('does not call a change undone whose first answer was lost', async () => {
-    const { clock, addOne } = start([lost(5), { kind: 'unavailable', afterMs: millis(1) }])
-    const changed = assert.rejects(addOne(), { code: 'COORDINATOR_OUTCOME_UNKNOWN' })
-    await settled(clock, changed)
+  it('does not call a transaction undone whose first answer was lost', async () => {
+    const { clock, context } = start([lost(5), { kind: 'unavailable', afterMs: millis(1) }])
+    const deadline = new Deadline(clock, 'creating', 1000)
+    const made = transactUntilKnown(
+      context,
+      [{ key: 'a', revision: 0 }],
+      [{ key: 'a', value: '1' }],
+      deadline
+    )
+    await settled(clock, assert.rejects(made, { code: 'COORDINATOR_OUTCOME_UNKNOWN' }))
   })
 
   it('gives up at its deadline', async () => {
