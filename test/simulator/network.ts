@@ -102,8 +102,8 @@ export class SimulatedNetwork {
             result => {
               if (process.alive) answer(() => resolve(result))
             },
-            (error: Error) => {
-              if (process.alive) answer(() => reject(error))
+            (error: unknown) => {
+              if (process.alive) answer(() => reject(asError(error)))
             }
           )
         })
@@ -125,6 +125,8 @@ export class SimulatedNetwork {
   }
 }
 
+const asError = (thrown: unknown): Error => (thrown instanceof Error ? thrown : new Error(String(thrown)))
+
 const linkName = (from: NetworkHost, to: NetworkHost): string => `${from.name}>${to.name}`
 
 /** A session as its primary holds it: calls arrive in order, answers as they come. */
@@ -142,7 +144,7 @@ class RemoteSession implements ReplicaSession {
   #arrivesAt = 0
   #over: string | null = null
   #resolveClosed!: (reason: string) => void
-  readonly #pending = new Set<(error: Error) => void>()
+  readonly #pending = new Set<(error: unknown) => void>()
 
   constructor(
     network: SimulatedNetwork,
@@ -247,7 +249,7 @@ class RemoteSession implements ReplicaSession {
         this.#server.deliver(() => {
           action(this.#remote).then(
             result => answer(() => resolve(result)),
-            (error: Error) => answer(() => reject(error))
+            (error: unknown) => answer(() => reject(asError(error)))
           )
         })
       // One stream: what was sent later never arrives earlier.

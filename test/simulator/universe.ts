@@ -304,9 +304,9 @@ export class Universe {
               timer.cancel()
               resolve(result)
             },
-            (error: Error) => {
+            (error: unknown) => {
               timer.cancel()
-              reject(error)
+              reject(error instanceof Error ? error : new Error(String(error)))
             }
           )
       })
@@ -408,7 +408,9 @@ export class Universe {
     const node = host.node!
     await node.detach(key)
     const device = await node.attach(this.#sr, key)
-    await node.activate(this.#sr, key, 9_000 as Millis)
+    const mirror = await node.activate(this.#sr, key, 9_000 as Millis)
+    // Replicas may differ where a write was in flight, for as long as an intent says so.
+    while (!mirror.allInSync) await mirror.changed()
     for (const first of hotSectors) {
       const invokedAt = this.world.now
       const into = Buffer.alloc(24 * SECTOR_BYTES)
