@@ -131,6 +131,15 @@ export class PoolHost {
     }
   }
 
+  /** Waits until the log has a line with this message. */
+  async logged(message: string): Promise<void> {
+    const end = performance.now() + PATIENCE_MS
+    while (!(await readFile(this.log, 'utf8')).includes(`"${message}"`)) {
+      assert.ok(performance.now() < end, `${this.log} tells: ${message}`)
+      await delay(20)
+    }
+  }
+
   /** A further process with the same configuration. */
   spawn(): ChildProcess {
     const log = openSync(this.log, 'a')

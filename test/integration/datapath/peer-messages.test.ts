@@ -205,7 +205,7 @@ describe('messages between the datapath processes of two hosts', () => {
   it('whose answers are lies are no answers', async () => {
     await server.close()
     let bits = deflateRawSync(Buffer.alloc(64 * 1024 * 1024))
-    let part = { regions: 16, bytes: 2 }
+    let part = { regions: 16, bytes: 64 * 1024 * 1024 }
     const liar = createServer((socket: Socket) => {
       socket.on('data', chunk => {
         const { id: call } = JSON.parse(chunk.toString()) as { id: number }

@@ -2,6 +2,8 @@ import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
 import { type ByteOffset } from '../../../core/units.ts'
 import { type NbdClient } from '../../../datapath/replica-remote/nbd-client.ts'
 import {
@@ -33,6 +35,8 @@ class Content {
     }
   }
 }
+
+const run = promisify(execFile)
 
 const nameOf = ({ sr, volume }: PoolVolume) => ({ sr, volume })
 
@@ -187,7 +191,13 @@ describe('datapath processes of three hosts', function () {
     await content.assertReadBy(next)
     await next.close()
     await pool.close(volume, h2)
+
+    // It had the volume activated; but the guest has been elsewhere since.
     await h3.start()
+    await pool.until(volume, h3, 'it is attached again', ({ attached }) => attached)
+    await h3.logged('not taken up: another host had it since')
+    assert.equal((await pool.state(volume)).primary, null)
+    await pool.close(volume, h3)
   })
 
   it('end the connections of a volume that is deactivated, and take new ones', async () => {
@@ -218,6 +228,21 @@ describe('datapath processes of three hosts', function () {
     await check.close()
     await client.close()
     await pool.close(volume, h1)
+  })
+
+  it('show the same bytes to qemu-img as lie in the raw file', async function () {
+    if ((await run('qemu-img', ['--version']).catch(() => null)) === null) {
+      console.log('      skipped: qemu-img is not installed (Debian: qemu-utils)')
+      this.skip()
+    }
+    const volume = await pool.createVolume(SIZE, [h1, h2])
+    const client = await h1.connect({ path: await pool.open(volume, h1) })
+    await new Content().write(client, 3 * MIB + 77, 2 * MIB, true)
+    await client.close()
+    await pool.close(volume, h1)
+    const uri = `nbd://${h2.address}:7730/check/${volume.sr}/${volume.volume}`
+    const compared = await run('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', rawFile(volume, h1), uri])
+    assert.match(compared.stdout, /Images are identical/)
   })
 
   it('let only one process of an index run', async () => {
