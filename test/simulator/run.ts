@@ -41,9 +41,10 @@ async function many(first: number, count: number): Promise<void> {
     if (values.digest) console.log(`${seed} ${hash.digest('hex')}`)
     for (const problem of report.problems.slice(0, PROBLEMS_SHOWN)) console.error(`seed ${seed}: ${problem}`)
     if (values['until-broken'] && report.problems.length > 0) break
-    if (process.stderr.isTTY && performance.now() - shown > 500) {
+    if (performance.now() - shown > (process.stderr.isTTY ? 500 : 30_000)) {
       shown = performance.now()
-      process.stderr.write(`\r${reports.length} of ${count} universes `)
+      const progress = `${reports.length} of ${count} universes`
+      process.stderr.write(process.stderr.isTTY ? `\r${progress} ` : `${progress}\n`)
     }
   }
   if (process.stderr.isTTY) process.stderr.write('\r\x1b[K')
