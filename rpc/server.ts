@@ -28,6 +28,9 @@ interface RpcServerOptions {
   readonly connectionsMax?: number
 }
 
+/** A peer that lost power never says goodbye; without a question now and then its connection would stay for good. */
+const KEEP_ALIVE_MS = 60_000
+
 /**
  * Serves JSON-RPC 2.0 over newline-delimited JSON on unix sockets and loopback TCP.
  *
@@ -97,7 +100,10 @@ export class RpcServer {
   }
 
   #newServer(): Server {
-    const server = createServer({ noDelay: true }, socket => this.#serve(socket))
+    const server = createServer(
+      { noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS },
+      socket => this.#serve(socket)
+    )
     server.maxConnections = this.#options.connectionsMax
     this.#servers.push(server)
     return server

@@ -53,6 +53,10 @@ function volumeMethods({
     },
     'volume.activate': async ({ sr, volume, deadlineMs }) => {
       requireOurs(volume, isOurs)
+      if (node.volume(volume)?.mirror?.phase === 'replaced') {
+        // Another host has written since: who was connected here before must not go on with what it remembers.
+        guests.disconnect(volume, 'another host had the volume')
+      }
       const mirror = await node.activate(sr, volume, millis(deadlineMs))
       return { epoch: mirror.epoch() }
     },

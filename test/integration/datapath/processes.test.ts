@@ -38,6 +38,17 @@ class Content {
 
 const run = promisify(execFile)
 
+/** A write that is expected to wait, and what came of it. */
+function heldWrite(client: NbdClient): { outcome: string; readonly done: Promise<void> } {
+  const write = client.write({ offset: 0 as ByteOffset, data: Buffer.alloc(MIB, 0xee), durable: true })
+  const held = { outcome: 'held', done: Promise.resolve() }
+  held.done = write.then(
+    () => void (held.outcome = 'acknowledged'),
+    (error: unknown) => void (held.outcome = String(error))
+  )
+  return held
+}
+
 const nameOf = ({ sr, volume }: PoolVolume) => ({ sr, volume })
 
 describe('datapath processes of three hosts', function () {
@@ -91,40 +102,50 @@ describe('datapath processes of three hosts', function () {
   })
 
   it('let another host take over from a stopped primary, which holds its client when it wakes up', async () => {
-    const volume = await pool.createVolume(SIZE, [h1, h2])
     const content = new Content()
-    const socket = await pool.open(volume, h1)
-    const old = await h1.connect({ path: socket })
+    const volume = await pool.createVolume(SIZE, [h1, h2])
+    const old = await h1.connect({ path: await pool.open(volume, h1) })
     await content.write(old, MIB, 2 * MIB)
     await old.flush()
+    // A second one, to end the wait in the other way.
+    const second = await pool.createVolume(SIZE, [h1, h2])
+    const oldSecond = await h1.connect({ path: await pool.open(second, h1) })
 
     await h1.signal('SIGSTOP')
-    // Sent to the stopped primary, so that it finds this in its socket as the first thing when it wakes up.
-    let outcome = 'held'
-    const late = old
-      .write({ offset: 0 as ByteOffset, data: Buffer.alloc(MIB, 0xee), durable: true })
-      .then(() => (outcome = 'acknowledged'))
-      .catch((error: unknown) => (outcome = String(error)))
+    // Sent to the stopped primary, so that it finds these in its sockets as the first thing when it wakes up.
+    const late = [old, oldSecond].map(client => heldWrite(client))
     const client = await h2.connect({ path: await pool.open(volume, h2) })
     await content.write(client, 2 * MIB, 2 * MIB)
     await client.flush()
+    await pool.open(second, h2)
 
     await h1.signal('SIGCONT')
-    const status = await pool.until(volume, h1, 'the old primary stands back', ({ holding }) =>
-      /another host/.test(holding ?? '')
+    for (const each of [volume, second]) {
+      const status = await pool.until(each, h1, 'the old primary stands back', ({ holding }) =>
+        /another host/.test(holding ?? '')
+      )
+      assert.equal(status.state, 'holding')
+      assert.equal(status.connections, 1)
+    }
+    assert.deepEqual(
+      late.map(({ outcome }) => outcome),
+      ['held', 'held']
     )
-    assert.equal(status.state, 'holding')
-    assert.equal(status.connections, 1)
-    assert.equal(outcome, 'held')
     await inSync(volume, h2, 2)
     await content.assertReadBy(client)
+    await client.close()
 
     await pool.close(volume, h1)
-    await late
-    assert.match(outcome, /closed the connection|ECONNRESET/)
-    await client.close()
+    await late[0]!.done
     await pool.close(volume, h2)
     await assertSameBytes(rawFile(volume, h1), rawFile(volume, h2))
+
+    // What its guest remembers of before h2 had it is of no use any more.
+    await pool.close(second, h2)
+    await h1.call('volume.activate', { ...nameOf(second), deadlineMs: 30_000 })
+    await late[1]!.done
+    for (const { outcome } of late) assert.match(outcome, /closed the connection|ECONNRESET/)
+    await pool.close(second, h1)
   })
 
   it('take up what a killed process had attached and activated, at the same socket', async () => {
