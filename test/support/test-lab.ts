@@ -39,6 +39,7 @@ export class TestLab {
       )
     } catch (error) {
       await labDown(join(directory, 'lab'), false, () => undefined).catch(() => undefined)
+      await rm(directory, { recursive: true, force: true })
       throw error
     }
   }
