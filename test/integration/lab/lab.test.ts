@@ -65,7 +65,6 @@ describe('xosan lab', function () {
       xosan: 'cli/main.ts',
     })
   })
-  after(() => rm(programs, { recursive: true, force: true }))
 
   before(async () => {
     parent = await mkdtemp(join(tmpdir(), 'xosan-lab-test-'))
@@ -76,8 +75,9 @@ describe('xosan lab', function () {
     report = await up()
   })
   after(async () => {
-    await xosan('lab', 'down', '--dir', directory).catch(() => undefined)
+    await xosan('lab', 'down', '--dir', directory)
     await rm(parent, { recursive: true, force: true })
+    await rm(programs, { recursive: true, force: true })
   })
 
   it('brings up hosts with addresses of their own, entry scripts and a configuration that the programs accept', async () => {
