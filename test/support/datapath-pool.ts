@@ -236,7 +236,12 @@ export class DatapathPool {
         new PoolHost(join(directory, `h${index}`), `${net}.${index + 1}`, join(programs, 'xosan-datapath.js'))
     )
     const path = join(directory, 'coordinator', 'coordinator.db')
-    const coordinator = await openEmbeddedCoordinator({ path, clock, random: nodeRandom })
+    const coordinator = await openEmbeddedCoordinator({ path, clock, random: nodeRandom }).catch(
+      async (error: unknown) => {
+        for (const made of [directory, programs]) await rm(made, { recursive: true, force: true })
+        throw error
+      }
+    )
     const pool = new DatapathPool(directory, programs, hosts, coordinator)
     try {
       for (const host of hosts) {

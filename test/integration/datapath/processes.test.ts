@@ -62,7 +62,7 @@ describe('datapath processes of three hosts', function () {
     pool = await DatapathPool.start(3)
     ;[h1, h2, h3] = pool.hosts as [PoolHost, PoolHost, PoolHost]
   })
-  after(() => pool.dispose())
+  after(() => (pool as DatapathPool | undefined)?.dispose())
 
   const inSync = (volume: PoolVolume, host: PoolHost, count: number) =>
     pool.until(
