@@ -37,7 +37,7 @@ export interface Column<Row> {
 /** Between two columns. */
 const GAP = '  '
 /** No column is cut to fewer characters than this. */
-const COLUMN_WIDTH_MIN = 8
+const COLUMN_WIDTH_MIN = 6
 
 /**
  * Lines of a table that fits into a width: columns that shrink give way first, from the widest on; what still does

@@ -13,7 +13,8 @@ export function addHostCommands(program: Command): void {
         const byName = [...hosts].sort((a, b) => a.name.localeCompare(b.name, 'en', { numeric: true }))
         out.table(byName, [
           { title: 'NAME', value: ({ name }) => name, shrinks: true },
-          { title: 'UUID', value: ({ uuid }) => uuid },
+          // The longest column and the one that is least read: it gives way on a narrow terminal.
+          { title: 'UUID', value: ({ uuid }) => uuid, shrinks: true },
           { title: 'ADDRESS', value: ({ address }) => address },
           { title: 'STATE', value: ({ state }) => state },
           { title: 'FREE', value: ({ free }) => formatBytes(free), align: 'right' },

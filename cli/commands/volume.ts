@@ -23,7 +23,7 @@ export function addVolumeCommands(program: Command): void {
           { title: 'SIZE', value: ({ size }) => formatBytes(size), align: 'right' },
           { title: 'STATE', value: ({ state }) => state },
           { title: 'PRIMARY', value: ({ primary }) => nameOf(names, primary), shrinks: true },
-          { title: 'REPLICAS', value: ({ replicas }) => replicas.map(shortReplica).join(' '), shrinks: true },
+          { title: 'IN-SYNC', value: inSyncOf, align: 'right' },
         ])
       })
     })
@@ -78,7 +78,8 @@ async function hostNames(daemon: DaemonClient): Promise<Map<string, string>> {
 const nameOf = (names: ReadonlyMap<string, string>, host: string | null): string =>
   host === null ? '-' : (names.get(host) ?? host)
 
-const shortReplica = ({ hostName, state }: Replica): string => `${hostName}:${state}`
+const inSyncOf = ({ replicas }: VolumeSummary): string =>
+  `${replicas.filter(({ state }) => state === 'in-sync').length}/${replicas.length}`
 
 const progressOf = ({ totalBytes, doneBytes }: Replica): string =>
   totalBytes === 0 ? '' : `${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}`

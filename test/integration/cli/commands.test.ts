@@ -122,6 +122,8 @@ describe('the xosan command', function () {
       assert.ok(!out.includes('\x1b'), 'an escape sequence')
       for (const line of out.split('\n')) assert.ok(line.length <= 80, `${line.length} columns: ${line}`)
     }
+    assert.match((await xosan('volume', 'ls')).out, /datab… .* 1\/2$/m)
+    assert.match((await xosan('host', 'ls')).out, /192\.0\.2\.2 +down +512 GiB +1\.00 TiB$/m)
     assert.match((await xosan('volume', 'show', 'database')).out, /64\.0 GiB, 3\.00 GiB on this host's disk/)
   })
 
