@@ -123,6 +123,7 @@ export class MirrorState {
 
   // -- links ----------------------------------------------------------------------------------------------------
 
+  /** Adds a replica, stale until the standings say otherwise; again when the volume was opened again. */
   addLink(replica: ReplicaId, local: boolean): void {
     const promiseUntil = (local ? Number.POSITIVE_INFINITY : -1) as Millis
     this.#links.set(replica, {
@@ -133,6 +134,10 @@ export class MirrorState {
       connected: false,
       promiseUntil,
     })
+    // What it answered before the volume was opened again it may have lost with its host's power since.
+    for (const request of this.#running.values()) {
+      if (request.access === 'change' && !request.acknowledged) request.pending.add(replica)
+    }
   }
 
   removeLink(replica: ReplicaId): void {
@@ -149,7 +154,7 @@ export class MirrorState {
       const link = this.#link(replica)
       link.standing = standing
       link.mayBeRead = mayBeRead
-      if (standing === 'stale') for (const request of this.#running.values()) request.pending.delete(replica)
+      if (standing === 'stale') this.#waitNoMoreFor(replica)
     }
     for (const request of [...this.#running.values()]) this.#settle(request)
     this.#retryHeld()
@@ -250,9 +255,15 @@ export class MirrorState {
     if (!only) for (const request of [...this.#running.values()]) this.#settle(request)
   }
 
-  /** Acknowledged changes that were not flushed are lost: the next flush says so. */
+  /** Acknowledged changes that were not flushed are lost: the next flush says so, or one that is under way. */
   lostUnflushed(): void {
-    if (this.unflushed) this.#flushMustFail = true
+    if (!this.unflushed) return
+    this.#flushMustFail = true
+    for (const request of [...this.#running.values()]) {
+      if (request.shape.kind !== 'flush' || request.acknowledged) continue
+      request.pending.clear()
+      this.#hold(request)
+    }
   }
 
   // -- requests ---------------------------------------------------------------------------------------------------
@@ -371,6 +382,13 @@ export class MirrorState {
     this.#effects.push({ do: 'finished', request })
     if (request.shape.kind === 'flush') return
     for (const next of this.#order.finish(request)) this.#start(next)
+  }
+
+  /** Changes go on without a replica, and reads that it was asked for go to another. */
+  #waitNoMoreFor(replica: ReplicaId): void {
+    for (const request of [...this.#running.values()]) {
+      if (request.pending.delete(replica) && request.access === 'read') this.#hold(request)
+    }
   }
 
   #hold(request: MirrorRequest): void {

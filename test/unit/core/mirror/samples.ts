@@ -60,7 +60,7 @@ export function recordOf(shape: RecordShape = {}): VolumeState {
     reserved: { epoch: epoch(reserved), host: reservedBy, operation },
     primary,
     layers: ['the layer' as LayerId],
-    mirrors: replicas.split(' ').map(mirror => [...mirror].map(replicaRecord)),
+    mirrors: replicas.split(' ').map(mirror => Array.from(mirror, replicaRecord)),
   }
 }
 

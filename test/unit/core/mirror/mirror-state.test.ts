@@ -1,0 +1,566 @@
+import assert from 'node:assert/strict'
+import { ACKNOWLEDGEMENT } from '../../../../core/mirror/acknowledgement.ts'
+import { type MirrorRequest, MirrorState, type RequestKind } from '../../../../core/mirror/mirror-state.ts'
+import { RegionSet } from '../../../../core/mirror/region-set.ts'
+import { REGION_BYTES, type RegionIndex, byteLength, byteOffset } from '../../../../core/units.ts'
+import { ms, replicaOn } from './samples.ts'
+
+const REGIONS = 32
+const NOW = ms(1000)
+
+/** A primary with its own replica `a` and others, by letters: capital in-sync, small stale, `+` before: rebuilding. */
+class Primary {
+  readonly state = new MirrorState()
+  readonly unreconciled = new RegionSet(REGIONS)
+
+  constructor(letters: string, options: { serving?: boolean; connected?: boolean } = {}) {
+    for (const letter of letters.toLowerCase().replaceAll('+', ''))
+      this.state.addLink(replicaOn(letter), letter === 'a')
+    this.stand(letters)
+    if (options.connected !== false) {
+      for (const letter of letters.toLowerCase().replaceAll('+', '')) this.connect(letter)
+    }
+    if (options.serving !== false) this.state.serve(this.unreconciled)
+    this.state.takeEffects()
+  }
+
+  stand(letters: string): void {
+    this.state.setStandings(
+      [...letters.matchAll(/\+?[a-zA-Z]/g)].map(([word]) => {
+        const letter = word.at(-1)!
+        const inSync = letter !== letter.toLowerCase()
+        const standing = inSync ? 'in-sync' : word.startsWith('+') ? 'rebuilding' : 'stale'
+        return { replica: replicaOn(letter.toLowerCase()), standing, mayBeRead: inSync }
+      })
+    )
+  }
+
+  connect(letter: string): void {
+    this.state.connected(replicaOn(letter))
+    this.state.promised(replicaOn(letter), ms(NOW + 3000))
+  }
+
+  disconnect(letter: string): void {
+    this.state.disconnected(replicaOn(letter))
+  }
+
+  submit(kind: RequestKind, offset = 0, length = 4096, durable = false): MirrorRequest {
+    return this.state.submit({ kind, offset: byteOffset(offset), length: byteLength(length), durable })
+  }
+
+  write(offset = 0, durable = false): MirrorRequest {
+    return this.submit('write', offset, 4096, durable)
+  }
+
+  flush(): MirrorRequest {
+    return this.submit('flush', 0, 0, true)
+  }
+
+  /** Replicas answer a request. */
+  answer(request: MirrorRequest, letters: string, now = NOW): void {
+    for (const letter of letters) this.state.answered(request, replicaOn(letter), now)
+  }
+
+  /** A write that is acknowledged and finished. */
+  written(letters: string, offset = 0, durable = false): void {
+    this.answer(this.write(offset, durable), letters)
+    this.state.takeEffects()
+  }
+
+  /** What is to be done since the last call, in words: `send 1 to a`, with the numbers of the requests. */
+  effects(): string[] {
+    return this.state.takeEffects().map(effect => {
+      if (effect.do === 'reconcile') return `reconcile ${effect.region}`
+      const words = `${effect.do} ${effect.request.number}`
+      return 'replica' in effect ? `${words} to ${effect.replica.at(-1)!}` : words
+    })
+  }
+}
+
+describe('the table of acknowledgement', () => {
+  it('waits for in-sync replicas only, and takes out only those', () => {
+    for (const [standing, row] of Object.entries(ACKNOWLEDGEMENT)) {
+      assert.equal(row['none yet'] === 'wait', standing === 'in-sync')
+      assert.equal(row.failed === 'take out', standing === 'in-sync')
+      assert.equal(row.done, 'enough')
+    }
+  })
+})
+
+describe('a change on its primary', () => {
+  it('goes to all in-sync and rebuilding replicas at once, and to no stale one', () => {
+    const primary = new Primary('AB+cd')
+    primary.write()
+    assert.deepEqual(primary.effects(), ['send 1 to a', 'send 1 to b', 'send 1 to c'])
+  })
+
+  it('is acknowledged when the last in-sync replica has answered, and not before', () => {
+    const primary = new Primary('ABC')
+    const request = primary.write()
+    primary.effects()
+    primary.answer(request, 'ca')
+    assert.deepEqual(primary.effects(), [])
+    primary.answer(request, 'b')
+    assert.deepEqual(primary.effects(), ['acknowledge 1', 'finished 1'])
+  })
+
+  it('does not wait for a rebuilding replica, which still needs its data', () => {
+    const primary = new Primary('A+b')
+    const request = primary.write()
+    primary.effects()
+    primary.answer(request, 'a')
+    assert.deepEqual(primary.effects(), ['acknowledge 1'])
+    assert.equal(primary.state.caughtUp(replicaOn('b'), 1), false)
+    primary.answer(request, 'b')
+    assert.deepEqual(primary.effects(), ['finished 1'])
+    assert.equal(primary.state.caughtUp(replicaOn('b'), 1), true)
+  })
+
+  it('is not counted twice when a replica answers twice', () => {
+    const primary = new Primary('AB')
+    const request = primary.write()
+    primary.effects()
+    primary.answer(request, 'aa')
+    assert.deepEqual(primary.effects(), [])
+  })
+
+  it('waits for an in-sync replica that is away, and is sent to it again when it is back', () => {
+    const primary = new Primary('AB')
+    const request = primary.write()
+    primary.effects()
+    primary.disconnect('b')
+    primary.answer(request, 'a')
+    assert.deepEqual(primary.effects(), [])
+    primary.connect('b')
+    assert.deepEqual(primary.effects(), ['send 1 to b'])
+    primary.answer(request, 'b')
+    assert.deepEqual(primary.effects(), ['acknowledge 1', 'finished 1'])
+  })
+
+  it('that begins while an in-sync replica is away waits for it too', () => {
+    const primary = new Primary('AB')
+    primary.disconnect('b')
+    const request = primary.write()
+    assert.deepEqual(primary.effects(), ['send 1 to a'])
+    primary.answer(request, 'a')
+    assert.deepEqual(primary.effects(), [])
+    primary.connect('b')
+    assert.deepEqual(primary.effects(), ['send 1 to b'])
+  })
+
+  it('is sent again in order, and only what has not been answered', () => {
+    const primary = new Primary('AB')
+    const [first, second, third] = [primary.write(0), primary.write(4096), primary.write(8192)]
+    primary.answer(second, 'ab')
+    primary.effects()
+    primary.disconnect('b')
+    primary.connect('b')
+    assert.deepEqual(primary.effects(), [`send ${first.number} to b`, `send ${third.number} to b`])
+  })
+
+  it('is acknowledged once the record says that the replica it waits for is not in-sync', () => {
+    const primary = new Primary('AB')
+    const request = primary.write()
+    primary.disconnect('b')
+    primary.answer(request, 'a')
+    primary.effects()
+    primary.stand('Ab')
+    assert.deepEqual(primary.effects(), ['acknowledge 1', 'finished 1'])
+  })
+
+  it('does not wait for a rebuilding replica that is lost, whose intents collect what it misses', () => {
+    const primary = new Primary('A+b')
+    const request = primary.write()
+    primary.answer(request, 'a')
+    primary.effects()
+    primary.disconnect('b')
+    assert.deepEqual(primary.effects(), ['finished 1'])
+  })
+
+  it('is never acknowledged while nobody is in-sync', () => {
+    const primary = new Primary('A')
+    const request = primary.write()
+    primary.disconnect('a')
+    primary.stand('a')
+    primary.effects()
+    assert.equal(request.acknowledged, false)
+    primary.write(8192)
+    assert.deepEqual(primary.effects(), [])
+  })
+
+  it('waits for a replica that is put back from the moment it is', () => {
+    const primary = new Primary('A+b')
+    const request = primary.write()
+    primary.effects()
+    primary.stand('AB')
+    primary.answer(request, 'a')
+    assert.deepEqual(primary.effects(), [])
+    primary.answer(request, 'b')
+    assert.deepEqual(primary.effects(), ['acknowledge 1', 'finished 1'])
+  })
+
+  it('waits for one that overlaps it, until that is finished on replicas nobody relies on too', () => {
+    const primary = new Primary('A+b')
+    const [first, second] = [primary.write(), primary.write()]
+    assert.deepEqual(primary.effects(), ['send 1 to a', 'send 1 to b'])
+    primary.answer(first, 'a')
+    assert.deepEqual(primary.effects(), ['acknowledge 1'])
+    primary.answer(first, 'b')
+    assert.deepEqual(primary.effects(), ['finished 1', 'send 2 to a', 'send 2 to b'])
+    assert.equal(second.acknowledged, false)
+  })
+
+  for (const kind of ['zero', 'trim'] as const) {
+    it(`is a ${kind} as much as a write`, () => {
+      const primary = new Primary('AB')
+      const request = primary.submit(kind)
+      primary.answer(request, 'ab')
+      assert.deepEqual(primary.effects(), ['send 1 to a', 'send 1 to b', 'acknowledge 1', 'finished 1'])
+    })
+  }
+
+  it('is seen to be under way until it is finished', () => {
+    const primary = new Primary('A')
+    const request = primary.write()
+    assert.equal(primary.state.changing(0, 1), true)
+    assert.equal(primary.state.runningCount, 1)
+    primary.answer(request, 'a')
+    assert.equal(primary.state.changing(0, 1), false)
+    assert.equal(primary.state.runningCount, 0)
+  })
+})
+
+describe('a read on its primary', () => {
+  it('goes to the local replica when that is in-sync, else to another', () => {
+    const local = new Primary('BA')
+    local.submit('read')
+    assert.deepEqual(local.effects(), ['read 1 to a'])
+    const remote = new Primary('aB')
+    remote.submit('read')
+    assert.deepEqual(remote.effects(), ['read 1 to b'])
+  })
+
+  it('is returned while every other in-sync replica owes a promise', () => {
+    const primary = new Primary('AB')
+    const request = primary.submit('read')
+    primary.effects()
+    primary.answer(request, 'a')
+    assert.deepEqual(primary.effects(), ['acknowledge 1', 'finished 1'])
+  })
+
+  it('is held when a promise has lapsed while it was done, and done again when there is a new one', () => {
+    const primary = new Primary('AB')
+    const request = primary.submit('read')
+    primary.effects()
+    primary.answer(request, 'a', ms(NOW + 3000))
+    assert.deepEqual(primary.effects(), [])
+    assert.equal(primary.state.heldCount, 1)
+    primary.state.promised(replicaOn('b'), ms(NOW + 6000))
+    assert.deepEqual(primary.effects(), ['read 1 to a'], 'the bytes of before may be old')
+    primary.answer(request, 'a', ms(NOW + 3001))
+    assert.deepEqual(primary.effects(), ['acknowledge 1', 'finished 1'])
+  })
+
+  it('needs no promise from its own host, from stale and from rebuilding replicas', () => {
+    const primary = new Primary('Ab+c')
+    assert.equal(primary.state.promisesHold(ms(1e9)), true)
+  })
+
+  it('needs the promise of an in-sync replica even while it is not connected', () => {
+    const primary = new Primary('AB')
+    primary.disconnect('b')
+    assert.equal(primary.state.promisesHold(NOW), true)
+    assert.equal(primary.state.promisesHold(ms(NOW + 3000)), false)
+  })
+
+  it('does not take a promise back, and knows nothing of one for a replica that is not there', () => {
+    const primary = new Primary('AB')
+    primary.state.promised(replicaOn('b'), ms(1))
+    primary.state.promised(replicaOn('x'), ms(1))
+    assert.equal(primary.state.promisesHold(NOW), true)
+  })
+
+  it('is held while the volume is held, and its answer of before does not count', () => {
+    const primary = new Primary('AB')
+    const request = primary.submit('read')
+    primary.state.hold()
+    primary.effects()
+    primary.answer(request, 'a')
+    assert.deepEqual(primary.effects(), [])
+    primary.state.serve(primary.unreconciled)
+    assert.deepEqual(primary.effects(), ['read 1 to a'])
+  })
+
+  it('goes to another replica when the one that was asked is lost', () => {
+    const primary = new Primary('AB')
+    const request = primary.submit('read')
+    primary.effects()
+    primary.disconnect('a')
+    assert.deepEqual(primary.effects(), ['read 1 to b'])
+    primary.answer(request, 'a')
+    assert.deepEqual(primary.effects(), [], 'a late answer of the lost one says nothing')
+  })
+
+  it('waits while no replica that may be read is connected', () => {
+    const primary = new Primary('A+b')
+    primary.disconnect('a')
+    const request = primary.submit('read')
+    assert.deepEqual(primary.effects(), [])
+    primary.connect('a')
+    assert.deepEqual(primary.effects(), [`read ${request.number} to a`])
+  })
+
+  it('is not done on a replica that is in-sync in one of two possible records only', () => {
+    const primary = new Primary('AB')
+    primary.state.setStandings([{ replica: replicaOn('a'), standing: 'in-sync', mayBeRead: false }])
+    primary.submit('read')
+    assert.deepEqual(primary.effects(), ['read 1 to b'])
+  })
+
+  it('waits for a change that overlaps it', () => {
+    const primary = new Primary('A')
+    const change = primary.write()
+    primary.submit('read')
+    primary.effects()
+    primary.answer(change, 'a')
+    assert.deepEqual(primary.effects(), ['acknowledge 1', 'finished 1', 'read 2 to a'])
+  })
+
+  it('of regions that may differ asks for them and waits until each is reconciled', () => {
+    const primary = new Primary('AB', { serving: false })
+    primary.unreconciled.addRange(0 as RegionIndex, 4 as RegionIndex)
+    primary.state.serve(primary.unreconciled)
+    primary.submit('read', REGION_BYTES, REGION_BYTES + 1)
+    assert.deepEqual(primary.effects(), ['reconcile 1', 'reconcile 2'])
+    primary.state.reconciled(1 as RegionIndex)
+    assert.deepEqual(primary.effects(), ['reconcile 2'])
+    primary.state.reconciled(2 as RegionIndex)
+    assert.deepEqual(primary.effects(), ['read 1 to a'])
+    assert.equal(primary.state.unreconciledCount, 2)
+    primary.state.reconciled(2 as RegionIndex)
+    assert.equal(primary.state.unreconciledCount, 2)
+  })
+})
+
+describe('a flush on its primary', () => {
+  it('goes to every in-sync replica and is acknowledged by all', () => {
+    const primary = new Primary('AB')
+    const request = primary.flush()
+    primary.answer(request, 'a')
+    assert.deepEqual(primary.effects(), ['send 1 to a', 'send 1 to b'])
+    primary.answer(request, 'b')
+    assert.deepEqual(primary.effects(), ['acknowledge 1', 'finished 1'])
+  })
+
+  it('waits for no request and keeps none waiting', () => {
+    const primary = new Primary('A')
+    primary.write()
+    primary.flush()
+    primary.write(8192)
+    assert.deepEqual(primary.effects(), ['send 1 to a', 'send 2 to a', 'send 3 to a'])
+  })
+
+  it('covers what was acknowledged before it, and nothing that was acknowledged after it was sent', () => {
+    const primary = new Primary('A')
+    primary.written('a')
+    assert.equal(primary.state.unflushed, true)
+    const flush = primary.flush()
+    assert.equal(primary.state.unflushed, true)
+    primary.written('a', 8192)
+    primary.answer(flush, 'a')
+    assert.equal(primary.state.unflushed, true, 'the second write came after the flush')
+    primary.answer(primary.flush(), 'a')
+    assert.equal(primary.state.unflushed, false)
+  })
+
+  it('does not cover a write that was under way when it was sent and acknowledged later', () => {
+    const primary = new Primary('AB')
+    const write = primary.write()
+    const flush = primary.flush()
+    primary.answer(write, 'ab')
+    primary.answer(flush, 'ab')
+    assert.equal(primary.state.unflushed, true)
+  })
+
+  it('is not needed after durable writes', () => {
+    const primary = new Primary('A')
+    primary.written('a', 0, true)
+    assert.equal(primary.state.unflushed, false)
+  })
+
+  it('fails once after acknowledged writes were lost that it should have covered', () => {
+    const primary = new Primary('A')
+    primary.written('a')
+    primary.state.lostUnflushed()
+    primary.flush()
+    assert.deepEqual(primary.effects(), ['fail-flush 2'])
+    assert.equal(primary.state.unflushed, false)
+    primary.answer(primary.flush(), 'a')
+    assert.deepEqual(primary.effects(), ['send 3 to a', 'acknowledge 3', 'finished 3'])
+  })
+
+  it('does not fail when nothing was lost that it should have covered', () => {
+    const primary = new Primary('A')
+    primary.written('a')
+    primary.answer(primary.flush(), 'a')
+    primary.state.lostUnflushed()
+    primary.effects()
+    primary.flush()
+    assert.deepEqual(primary.effects(), ['send 3 to a'])
+  })
+
+  it('fails only when the volume is served: until then it is held', () => {
+    const primary = new Primary('A')
+    primary.written('a')
+    primary.state.hold()
+    primary.state.lostUnflushed()
+    primary.flush()
+    assert.deepEqual(primary.effects(), [])
+    primary.state.serve(primary.unreconciled)
+    assert.deepEqual(primary.effects(), ['fail-flush 2'])
+  })
+})
+
+describe('a primary that acknowledges only what is durable', () => {
+  it('holds back answered changes until it may acknowledge again', () => {
+    const primary = new Primary('AB')
+    const request = primary.write()
+    primary.state.acknowledgeOnlyDurable(true)
+    primary.effects()
+    primary.answer(request, 'ab')
+    assert.deepEqual(primary.effects(), [])
+    primary.stand('Ab')
+    assert.deepEqual(primary.effects(), [])
+    primary.state.acknowledgeOnlyDurable(false)
+    assert.deepEqual(primary.effects(), ['acknowledge 1', 'finished 1'])
+  })
+
+  it('acknowledges durable writes and flushes', () => {
+    const primary = new Primary('A')
+    primary.state.acknowledgeOnlyDurable(true)
+    primary.answer(primary.write(0, true), 'a')
+    primary.answer(primary.flush(), 'a')
+    assert.deepEqual(
+      primary.effects().filter(text => text.startsWith('acknowledge')),
+      ['acknowledge 1', 'acknowledge 2']
+    )
+  })
+})
+
+describe('a primary that does not serve', () => {
+  it('holds every kind of request and runs all of them, in order, when it does', () => {
+    const primary = new Primary('A', { serving: false })
+    primary.write(0)
+    primary.submit('read', 8192)
+    primary.flush()
+    assert.deepEqual(primary.effects(), [])
+    assert.equal(primary.state.heldCount, 3)
+    assert.equal(primary.state.serving, false)
+    primary.state.serve(primary.unreconciled)
+    assert.deepEqual(primary.effects(), ['send 1 to a', 'read 2 to a', 'send 3 to a'])
+  })
+
+  it('lets go on what is under way on replicas', () => {
+    const primary = new Primary('AB')
+    const request = primary.write()
+    primary.state.hold()
+    primary.effects()
+    primary.answer(request, 'ab')
+    assert.deepEqual(primary.effects(), ['acknowledge 1', 'finished 1'])
+  })
+
+  it('grants locks, which its own copies need', () => {
+    const primary = new Primary('A', { serving: false })
+    primary.submit('lock', 0, REGION_BYTES)
+    assert.deepEqual(primary.effects(), ['acknowledge 1'])
+  })
+})
+
+describe('a lock on a primary', () => {
+  it('keeps changes away until it is ended, and lets reads pass', () => {
+    const primary = new Primary('A')
+    const lock = primary.submit('lock', 0, REGION_BYTES)
+    primary.write()
+    assert.deepEqual(primary.effects(), ['acknowledge 1'])
+    primary.submit('read', 8192)
+    assert.deepEqual(primary.effects(), ['read 3 to a'])
+    primary.state.unlock(lock)
+    assert.deepEqual(primary.effects(), ['finished 1', 'send 2 to a'])
+  })
+
+  it('is granted when the change that it waits for is finished', () => {
+    const primary = new Primary('A')
+    const change = primary.write()
+    primary.submit('lock', 0, REGION_BYTES)
+    primary.effects()
+    primary.answer(change, 'a')
+    assert.deepEqual(primary.effects(), ['acknowledge 1', 'finished 1', 'acknowledge 2'])
+  })
+
+  it('ends once', () => {
+    const primary = new Primary('A')
+    const lock = primary.submit('lock', 0, REGION_BYTES)
+    primary.state.unlock(lock)
+    primary.effects()
+    primary.state.unlock(lock)
+    assert.deepEqual(primary.effects(), [])
+  })
+})
+
+describe('a primary that gets another set of replicas', () => {
+  it('forgets a replica that is replaced, and what it was asked', () => {
+    const primary = new Primary('A+b')
+    const request = primary.write()
+    primary.answer(request, 'a')
+    primary.effects()
+    primary.state.removeLink(replicaOn('b'))
+    assert.deepEqual(primary.effects(), ['finished 1'])
+    primary.write(8192)
+    assert.deepEqual(primary.effects(), ['send 2 to a'])
+  })
+
+  it('is told of a replica that it does not have', () => {
+    const primary = new Primary('A')
+    assert.throws(() => primary.connect('x'), /no link to replica replica x/)
+  })
+
+  it('asks every replica anew for what was not acknowledged when it was opened again', () => {
+    const primary = new Primary('AB')
+    const request = primary.write()
+    // Replica b answers, then both hosts lose power: what b answered may be lost with the rest.
+    primary.answer(request, 'b')
+    primary.effects()
+    primary.state.hold()
+    for (const letter of 'ab') primary.disconnect(letter)
+    for (const letter of 'ab') primary.state.addLink(replicaOn(letter), false)
+    primary.stand('AB')
+    for (const letter of 'ab') primary.connect(letter)
+    assert.deepEqual(primary.effects(), ['send 1 to a', 'send 1 to b'])
+  })
+
+  it('fails a flush that was under way when the writes that it covers were lost', () => {
+    const primary = new Primary('AB')
+    primary.written('ab')
+    const flush = primary.flush()
+    primary.effects()
+    primary.state.hold()
+    for (const letter of 'ab') primary.disconnect(letter)
+    primary.state.lostUnflushed()
+    for (const letter of 'ab') primary.state.addLink(replicaOn(letter), false)
+    primary.stand('AB')
+    for (const letter of 'ab') primary.connect(letter)
+    primary.state.serve(primary.unreconciled)
+    primary.answer(flush, 'ab')
+    const effects = primary.effects()
+    assert(effects.includes(`fail-flush ${flush.number}`), effects.join(', '))
+    assert(!effects.includes(`acknowledge ${flush.number}`))
+  })
+
+  it('goes on with a read whose replica becomes stale while it is connected', () => {
+    const primary = new Primary('AB')
+    primary.submit('read')
+    primary.effects()
+    primary.stand('aB')
+    assert.deepEqual(primary.effects(), ['read 1 to b'])
+  })
+})
