@@ -46,7 +46,11 @@ function onPath(program) {
   return directories.some(directory => existsSync(join(directory, program)))
 }
 
-function run(program, words, { env = process.env, quiet = false } = {}) {
+/** How long a finished mocha may take to end; then a test has left something open, which is a fault of its own. */
+const LINGER_MS = 20_000
+
+/** @param results file that the program writes when it has finished, and should end */
+function run(program, words, { env = process.env, quiet = false, results = null } = {}) {
   return new Promise(resolve => {
     const child = spawn(program, words, {
       cwd: root,
@@ -57,7 +61,20 @@ function run(program, words, { env = process.env, quiet = false } = {}) {
       console.error(`${program}: ${error.message}`)
       resolve(127)
     })
-    child.once('close', code => resolve(code ?? 1))
+    let finishedAt = null
+    const watch = setInterval(() => {
+      if (results === null || !existsSync(results)) return
+      finishedAt ??= performance.now()
+      if (performance.now() - finishedAt > LINGER_MS) {
+        console.error('the tests have finished, but something that they left open keeps the process: killed')
+        clearInterval(watch)
+        child.kill('SIGKILL')
+      }
+    }, 500)
+    child.once('close', code => {
+      clearInterval(watch)
+      resolve(code ?? 1)
+    })
   })
 }
 
@@ -101,13 +118,16 @@ async function mocha({ name, files, coverage }) {
   const results = join(coverageDirectory, `${name}.json`)
   const env = { ...process.env, FORCE_COLOR: '0', XOSAN_TEST_RESULTS: results }
   if (coverage) env.NODE_V8_COVERAGE = join(coverageDirectory, 'v8')
+  // tsx is loaded here, as .mocharc.json would do by way of a second process, which a kill would not reach.
   const words = [
-    join('node_modules', 'mocha', 'bin', 'mocha.js'),
+    '--import',
+    'tsx',
+    join('node_modules', 'mocha', 'lib', 'cli', 'cli.js'),
     '--reporter',
     join('scripts', 'mocha-reporter.cjs'),
     files,
   ]
-  const code = await run(process.execPath, words, { env })
+  const code = await run(process.execPath, words, { env, results })
   const report = existsSync(results) ? JSON.parse(readFileSync(results, 'utf8')) : null
   totals.passed += report?.passes ?? 0
   // A run that broke off has no totals, and must not look like one that had nothing to do.

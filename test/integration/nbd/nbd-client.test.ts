@@ -179,7 +179,8 @@ describe('the NBD client, with our server', () => {
 
   it('rejects everything under way when the server goes, and says so', async () => {
     await start()
-    before = () => new Promise(() => undefined)
+    const held: (() => void)[] = []
+    before = () => new Promise<void>(resolve => held.push(resolve))
     const client = await rig.connect()
     const reads = [1, 2, 3].map(() => client.read(at(0), new Uint8Array(5)))
     const outcomes = Promise.allSettled(reads)
@@ -190,7 +191,7 @@ describe('the NBD client, with our server', () => {
     await assert.rejects(client.flush(), error => hasCode(error, 'PEER_UNREACHABLE'))
     await client.close()
     // Calls that never end would keep the server from closing.
-    rig = await NbdRig.start()
+    for (const release of held) release()
   })
 
   it('says goodbye when it is closed, after what is under way', async () => {
