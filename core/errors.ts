@@ -45,7 +45,8 @@ export const ERRORS = {
     retriable: true,
   },
   WRITES_LOST: {
-    sentence: 'Writes of volume {volume} that were not flushed are lost: every host that held them lost power.',
+    sentence:
+      'Writes of volume {volume} that were not flushed are lost: every host that held them lost power.',
     next: 'This flush fails, once. Treat it as a disk that lost power: check the file system in the guest.',
     retriable: false,
   },

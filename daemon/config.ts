@@ -56,6 +56,7 @@ const configSchema = closedObject({
     heartbeatIntervalMs: mirrorMs('heartbeatIntervalMs'),
     promiseTimeMs: mirrorMs('promiseTimeMs'),
     replicaSilenceMs: mirrorMs('replicaSilenceMs'),
+    requestTimeMs: mirrorMs('requestTimeMs'),
     reconnectGraceMs: mirrorMs('reconnectGraceMs'),
     callTimeoutMs: mirrorMs('callTimeoutMs'),
     retryDelayMs: mirrorMs('retryDelayMs'),

@@ -18,7 +18,7 @@ import { RecordKeeper, changeRecord } from './record-keeper.ts'
 import { type Silent, type Steps, acceptAll, fraction, now, readRecord, uuid, wait } from './steps.ts'
 import { type MirrorTiming } from './timing.ts'
 import { inSyncReplicas, reserveEpoch, takeVolume } from './volume-change.ts'
-import { type VolumeState } from './volume-record.ts'
+import { type ReplicaRecord, type VolumeState } from './volume-record.ts'
 
 export type OpenOutcome =
   | {
@@ -46,7 +46,7 @@ export interface OpenOptions {
 type Answers = ReadonlyMap<ReplicaId, AcceptAnswer | Silent>
 
 export function* openVolume(options: OpenOptions): Steps<OpenOutcome> {
-  const { host, timing } = options
+  const { timing } = options
   let reason = 'the coordinator did not answer'
   for (let attempt = 0; ; attempt++) {
     if (options.cancelled()) return { kind: 'deadline', reason: 'the attempt was ended' }
@@ -63,24 +63,8 @@ export function* openVolume(options: OpenOptions): Steps<OpenOutcome> {
     const { keeper, epoch, voidUpTo } = reserved
     const replicas = inSyncReplicas(keeper.state)
     const request = { state: keeper.state, epoch, voidUpTo, purpose: options.purpose }
-    let answers: Answers = yield* acceptAll(replicas, request)
-    const promised = longestPromise(answers)
-    if (promised !== null) {
-      // A live primary renews its promises; a dead one's run out. Wait this one out once and see which it is.
-      const until = (yield* now()) + promised.remainingMs
-      if (promised.remainingMs > freshPromise(timing) || until > options.deadline) {
-        return { kind: 'active-elsewhere', host: promised.holder ?? keeper.state.primary ?? host }
-      }
-      yield* wait(promised.remainingMs)
-      answers = yield* acceptAll(replicas, request)
-      const again = longestPromise(answers)
-      if (again !== null) {
-        if (again.holder !== null) return { kind: 'active-elsewhere', host: again.holder }
-        reason = 'a replica still owes a promise'
-        continue
-      }
-    }
-
+    const answers: Answers | HostId = yield* askUntilFree(replicas, request, options)
+    if (typeof answers === 'string') return { kind: 'active-elsewhere', host: answers }
     const obstacle = obstacleToTake(keeper.state, answers)
     if (obstacle !== null) {
       reason = obstacle
@@ -93,10 +77,30 @@ export function* openVolume(options: OpenOptions): Steps<OpenOutcome> {
 }
 
 /**
- * A promise that has more than this left was renewed a moment ago: its holder lives. Three heartbeats may have been
- * lost or late before that is doubted.
+ * Asks the replicas to accept, and waits for promises that bind them to end. A live primary renews its promises, a dead
+ * one's run out: which it is shows when a few heartbeats later as much is left as before.
+ *
+ * @returns the host that holds a promise and lives, or whose promise outlasts the deadline; else the answers
  */
-const freshPromise = (timing: MirrorTiming): number => timing.promiseTimeMs - 3 * timing.heartbeatIntervalMs
+function* askUntilFree(
+  replicas: readonly ReplicaRecord[],
+  request: { state: VolumeState; epoch: Epoch; voidUpTo: Epoch; purpose: Purpose },
+  { timing, deadline, host }: OpenOptions
+): Steps<Answers | HostId> {
+  // Three heartbeats may be lost or late before their absence means something.
+  const look = 3 * timing.heartbeatIntervalMs
+  for (let before: number | null = null; ;) {
+    const answers = yield* acceptAll(replicas, request)
+    const promised = longestPromise(answers)
+    if (promised === null) return answers
+    const { remainingMs } = promised
+    const holder = promised.holder ?? request.state.primary ?? host
+    const renewed = before !== null && remainingMs > before - look / 2
+    if (renewed || request.purpose === 'maintenance' || (yield* now()) + remainingMs > deadline) return holder
+    before = remainingMs
+    yield* wait(Math.min(remainingMs, look) as Millis)
+  }
+}
 
 function* backOff(attempt: number, timing: MirrorTiming): Steps<void> {
   const steps = Math.min(2 ** attempt, 16)

@@ -9,8 +9,14 @@ export interface MirrorTiming {
    * primary waits it out) and false alarms from above (a host that stalls for longer loses its volumes).
    */
   readonly promiseTimeMs: Millis
-  /** A replica that has not answered a request for this long is taken out; less than the primary's promise. */
+  /** A replica whose process has not answered heartbeats for this long is taken out; less than the promise. */
   readonly replicaSilenceMs: Millis
+  /**
+   * A replica that has not answered a request for this long is taken out although its process answers heartbeats. Far
+   * longer than silence: a disk may have gigabytes of written pages to bring out before a flush is done, and a copy
+   * that is slow is worth a wait that guests endure.
+   */
+  readonly requestTimeMs: Millis
   /** After a connection was reset: how long the primary tries again before it takes the replica out. */
   readonly reconnectGraceMs: Millis
   /** Deadline of one control message between hosts. */
@@ -35,6 +41,7 @@ export const DEFAULT_TIMING: MirrorTiming = {
   heartbeatIntervalMs: ms(300),
   promiseTimeMs: ms(4000),
   replicaSilenceMs: ms(2500),
+  requestTimeMs: ms(15_000),
   reconnectGraceMs: ms(400),
   callTimeoutMs: ms(1500),
   retryDelayMs: ms(50),

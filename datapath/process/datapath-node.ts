@@ -201,7 +201,7 @@ export class DatapathNode {
     try {
       await volume.turn.run(async () => {
         if (volume.mirror !== null) return
-        // An ordinary opening first: it reconciles what the dead process left half-written.
+        // An ordinary opening first: nobody else may have the volume meanwhile. A guest's activation ends it.
         await this.#open(volume, 'maintenance', Number.POSITIVE_INFINITY as Millis)
         await this.#closeMirror(volume, (timing.promiseTimeMs * 10) as Millis)
       })
@@ -233,12 +233,18 @@ export class DatapathNode {
    * Becomes the primary for a guest.
    * @param deadlineMs how long it may take from now, in milliseconds
    * @throws ACTIVATED_ON_ANOTHER_HOST, NO_REPLICA_REACHABLE, VOLUME_NOT_FOUND; DEADLINE_EXCEEDED when it is this
-   * host's already and only waits for its replicas
+   * host's already and only waits for its replicas. After an error the volume is not active here, or will not be as
+   * soon as that can be done
    */
   async activate(sr: SrId, key: VolumeKey, deadlineMs: Millis): Promise<VolumeMirror> {
     const { clock } = this.#options
     const deadline = (clock.now() + deadlineMs) as Millis
     const volume = this.#entry(sr, key)
+    const { mirror: before } = volume
+    // An opening for maintenance may wait for replicas for ever, and holds the turn meanwhile.
+    if (before?.phase === 'opening' && volume.purpose === 'maintenance') {
+      void before.close(deadlineMs).catch(() => undefined)
+    }
     const opened = volume.turn.run(async () => {
       const { mirror } = volume
       if (mirror !== null && (mirror.ending || volume.purpose === 'maintenance')) {
@@ -250,7 +256,17 @@ export class DatapathNode {
       return volume.mirror!
     })
     opened.catch(() => this.#forgetIfUnused(volume))
-    return this.#within(deadlineMs, 'Activating the volume', opened)
+    try {
+      return await this.#within(deadlineMs, 'Activating the volume', opened)
+    } catch (error) {
+      // The caller takes the volume for not active; an opening that succeeds later would contradict it.
+      if (hasCode(error, 'DEADLINE_EXCEEDED')) {
+        void this.deactivate(key, deadlineMs).catch((reason: unknown) =>
+          this.#options.log('taking back an activation waits', { volume: key, reason: reasonOf(reason) })
+        )
+      }
+      throw error
+    }
   }
 
   /** Gives the right to write up. Idempotent. @throws DEADLINE_EXCEEDED: it goes on, and may be asked again */

@@ -29,18 +29,24 @@ const CAPABILITIES: BlockDeviceCapabilities = {
  */
 export class GuestDevice implements BlockDevice {
   readonly capabilities = CAPABILITIES
-  readonly size: ByteLength
+  #size: ByteLength
   #current: BlockDevice | null = null
   readonly #changed = new Signal()
 
   /** @param size in bytes */
   constructor(size: ByteLength) {
-    this.size = size
+    this.#size = size
+  }
+
+  /** In bytes. A volume that has grown while it was not active shows its new size to connections made from then on. */
+  get size(): ByteLength {
+    return this.#size
   }
 
   /** From here requests go to this mirror; with null they wait. */
   serve(mirror: VolumeMirror | null): void {
-    this.#current = mirror === null ? null : new MirrorDevice(mirror, this.size)
+    if (mirror !== null) this.#size = mirror.size
+    this.#current = mirror === null ? null : new MirrorDevice(mirror, this.#size)
     this.#changed.notify()
   }
 

@@ -45,6 +45,7 @@ export class ReplicaHost {
   readonly #context: ReplicaServiceContext
   readonly #promises: PromiseGiver
   readonly #open = new Map<VolumeKey, ReplicaService>()
+  #closed = false
   /** Opening, making and deleting of one volume's files come one after the other. */
   readonly #turns = new Map<VolumeKey, Mutex>()
 
@@ -144,8 +145,14 @@ export class ReplicaHost {
     return (await this.#openReplica(sr, volume)).replica
   }
 
-  /** Ends all sessions and releases all files. */
+  /** The write intents of a replica that is open; null when it is not. */
+  intentsOf(volume: VolumeKey): RegionSet | null {
+    return this.#open.get(volume)?.replica.intents ?? null
+  }
+
+  /** Ends all sessions and releases all files; nothing is opened any more. */
   async close(): Promise<void> {
+    this.#closed = true
     const services = [...this.#open.values()]
     this.#open.clear()
     await Promise.all(services.map(async service => service.close()))
@@ -173,6 +180,8 @@ export class ReplicaHost {
     const open = this.#open.get(volume)
     if (open !== undefined && open.replica.failure === undefined) return open
     return this.#turn(volume).run(async () => {
+      if (this.#closed)
+        throw new XosanError('STORE_MISSING', { sr, path: '', reason: 'this process is ending' })
       const opened = this.#open.get(volume)
       if (opened !== undefined) {
         if (opened.replica.failure === undefined) return opened

@@ -113,7 +113,7 @@ export class RpcPeerTransport implements PeerTransport {
         peer: record.name,
         clock,
         connectMs: timing.callTimeoutMs,
-        silenceMs: timing.replicaSilenceMs,
+        requestMs: timing.requestTimeMs,
       })
     } catch (error) {
       directory.doubt()

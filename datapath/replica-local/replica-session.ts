@@ -18,6 +18,12 @@ import {
 import { type ReplicaSession } from '../mirror/replica-peer.ts'
 
 /**
+ * Regions whose last change is remembered, twice over: more than can be touched while a message that clears intents
+ * is on its way. One that is later still is refused, which costs a bit that stays.
+ */
+const REGIONS_REMEMBERED = 65_536
+
+/**
  * One session at the replica's end: lets changes through that come in their order, and none once it is over. The
  * check and the submission to the disk happen in one turn, so a session that is over has submitted all it ever will.
  */
@@ -25,8 +31,11 @@ export class ReplicaSessionDevice implements ReplicaSession {
   readonly closed: Promise<string>
   readonly #replica: BlockDevice
   readonly #number: SessionNumber
-  /** Region -> number of the last change that touched it in this session. */
-  readonly #lastChange = new Map<number, Sequence>()
+  /** Region -> number of the last change that touched it, for the latest changes of this session. */
+  #lastChange = new Map<number, Sequence>()
+  #olderChange = new Map<number, Sequence>()
+  /** Changes up to this number are remembered no more. */
+  #forgottenUpTo = 0
   #sequence = 0
   #over: string | null = null
   #resolveClosed!: (reason: string) => void
@@ -45,9 +54,10 @@ export class ReplicaSessionDevice implements ReplicaSession {
     return this.#replica.size
   }
 
-  /** Whether a region was changed by a change numbered higher than this one. */
+  /** Whether a region was changed by a change numbered higher than this one, or that is not known any more. */
   changedAfter(region: number, sequence: Sequence): boolean {
-    return (this.#lastChange.get(region) ?? 0) > sequence
+    if (sequence < this.#forgottenUpTo) return true
+    return (this.#lastChange.get(region) ?? this.#olderChange.get(region) ?? 0) > sequence
   }
 
   async read(offset: ByteOffset, into: Uint8Array): Promise<void> {
@@ -102,6 +112,13 @@ export class ReplicaSessionDevice implements ReplicaSession {
       throw new XosanError('SESSION_STALE', { session: this.#number, current: this.#over })
   }
 
+  #forgetOldest(): void {
+    if (this.#lastChange.size < REGIONS_REMEMBERED) return
+    for (const older of this.#olderChange.values()) this.#forgottenUpTo = Math.max(this.#forgottenUpTo, older)
+    this.#olderChange = this.#lastChange
+    this.#lastChange = new Map()
+  }
+
   /** A change that comes out of order means that one before it was lost: then nothing further may be applied. */
   #take(sequence: Sequence | undefined, offset: number, length: number): void {
     this.#requireOpen()
@@ -113,5 +130,6 @@ export class ReplicaSessionDevice implements ReplicaSession {
     const end = endRegion(offset, Math.max(length, 1))
     for (let region: number = firstRegion(offset); region < end; region++)
       this.#lastChange.set(region, sequence)
+    this.#forgetOldest()
   }
 }

@@ -11,7 +11,7 @@ import { sessionExportName } from './session-export.ts'
 
 /**
  * Bytes of one session under way: more than any link between two hosts holds (10 Gbit/s for 50 ms), and little enough
- * that a disk of 50 MB/s answers the last of them within the time after which a replica counts as silent.
+ * that a disk of 50 MB/s answers the last of them in time.
  */
 const BYTES_IN_FLIGHT_MAX = 64 * 1024 * 1024
 
@@ -23,7 +23,7 @@ interface RemoteSessionOptions {
   /** For connecting, and for what the other side does before it answers: it drains the session before. */
   readonly connectMs: Millis
   /** After this long without an answer to a request the session ends with SILENCE. */
-  readonly silenceMs: Millis
+  readonly requestMs: Millis
 }
 
 /**
@@ -53,14 +53,14 @@ export class RemoteSession extends PassThroughDevice implements ReplicaSession {
    * PEER_UNREACHABLE, PROTOCOL_VIOLATION
    */
   static async open(name: SessionName, options: RemoteSessionOptions): Promise<RemoteSession> {
-    const { address, peer, clock, connectMs, silenceMs } = options
+    const { address, peer, clock, connectMs, requestMs } = options
     const client = await NbdClient.connect(
       {
         address,
         exportName: sessionExportName(name),
         peer,
         clock,
-        requestDeadlineMs: silenceMs,
+        requestDeadlineMs: requestMs,
         bytesInFlightMax: BYTES_IN_FLIGHT_MAX,
         sequenced: true,
       },

@@ -30,10 +30,13 @@ export class Guest {
   #stopped: (() => void) | null = null
   /** Whether it ever flushes; one that does not relies on every single write. */
   readonly #flushes: boolean
+  /** The longest pause between two requests, in milliseconds: some guests are busy, most are not. */
+  readonly #pauseMs: number
 
   constructor(options: GuestOptions) {
     this.#options = options
     this.#flushes = options.random.chance(0.7)
+    this.#pauseMs = options.random.pick([5, 40, 100, 200])
   }
 
   start(depth: number): void {
@@ -63,7 +66,9 @@ export class Guest {
         problem(`P5: the guest got an error: ${reasonOf(error)}`)
         break
       }
-      await new Promise<void>(resolve => process.clock.after((random.fraction() * 15) as Millis, resolve))
+      await new Promise<void>(resolve =>
+        process.clock.after((random.fraction() * this.#pauseMs) as Millis, resolve)
+      )
     }
     this.#running--
     if (this.#running === 0) this.#stopped?.()

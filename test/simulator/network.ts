@@ -116,12 +116,12 @@ export class SimulatedNetwork {
     from: NetworkHost,
     to: NetworkHost,
     timeoutMs: number,
-    silenceMs: number,
+    requestMs: number,
     open: () => Promise<ReplicaSession>
   ): Promise<ReplicaSession> {
     const server = to.process
     const session = await this.call(from, to, timeoutMs, open)
-    return new RemoteSession(this, from, to, server!, session, silenceMs)
+    return new RemoteSession(this, from, to, server!, session, requestMs)
   }
 }
 
@@ -140,7 +140,7 @@ class RemoteSession implements ReplicaSession {
   readonly #client: SimulatedProcess
   readonly #server: SimulatedProcess
   readonly #remote: ReplicaSession
-  readonly #silenceMs: number
+  readonly #requestMs: number
   #arrivesAt = 0
   #over: string | null = null
   #resolveClosed!: (reason: string) => void
@@ -152,7 +152,7 @@ class RemoteSession implements ReplicaSession {
     to: NetworkHost,
     server: SimulatedProcess,
     remote: ReplicaSession,
-    silenceMs: number
+    requestMs: number
   ) {
     this.#network = network
     this.#from = from
@@ -160,7 +160,7 @@ class RemoteSession implements ReplicaSession {
     this.#client = from.process!
     this.#server = server
     this.#remote = remote
-    this.#silenceMs = silenceMs
+    this.#requestMs = requestMs
     this.capabilities = remote.capabilities
     this.size = remote.size
     this.closed = new Promise(resolve => (this.#resolveClosed = resolve))
@@ -234,7 +234,7 @@ class RemoteSession implements ReplicaSession {
       throw new XosanError('PEER_UNREACHABLE', { host: this.#to.name, reason: this.#over })
     return new Promise<Result>((resolve, reject) => {
       this.#pending.add(reject)
-      const timer = this.#client.clock.after(this.#silenceMs as never, () => this.abort(SILENCE))
+      const timer = this.#client.clock.after(this.#requestMs as never, () => this.abort(SILENCE))
       const answer = (settle: () => void): void => {
         if (!this.#server.alive) return
         this.#network.send(this.#to, this.#from, () =>

@@ -165,7 +165,7 @@ export class SimulatedHost {
       finish: async request => call(async node => node.replicas.finish(request)),
       create: async (address, blank) => call(async node => node.replicas.create(address, blank)),
       openSession: async name =>
-        network.openSession(this, to, timing.callTimeoutMs, timing.replicaSilenceMs, async () =>
+        network.openSession(this, to, timing.callTimeoutMs, timing.requestTimeMs, async () =>
           to.node!.replicas.openSession(name)
         ),
     }

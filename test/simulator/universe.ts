@@ -7,7 +7,7 @@
  * power (one, some, all), links are cut in one or both directions, disks and links are slow, the coordinator is
  * away, late, or silent about what it did. Then everything heals, and what must be true in the end is checked.
  */
-import { volumeStateKey } from '../../cluster/keys.ts'
+import { parseKey, volumeStateKey } from '../../cluster/keys.ts'
 import { parseVolumeState, serialiseVolumeState } from '../../cluster/volume-state.ts'
 import { reasonOf } from '../../core/errors.ts'
 import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
@@ -20,6 +20,7 @@ import {
   type LayerId,
   type Millis,
   REGION_BYTES,
+  type RegionIndex,
   type ReplicaId,
   type SrId,
   type VolumeKey,
@@ -171,9 +172,10 @@ export class Universe {
     }
     const record = volumeStateKey(this.#sr, key)
     this.coordinator.transact('creation', [], [{ key: record, value: serialiseVolumeState(record, state) }])
+    // Few regions, so that what a resync copies is often what the guest writes.
+    const regions = Array.from({ length: 4 }, () => random.below(VOLUME_BYTES / REGION_BYTES - 2))
     const hotSectors = Array.from({ length: 10 }, () => {
-      const region = random.below(VOLUME_BYTES / REGION_BYTES - 2)
-      return region * (REGION_BYTES / SECTOR_BYTES) + random.below(16) * 8
+      return random.pick(regions) * (REGION_BYTES / SECTOR_BYTES) + random.below(16) * 8
     })
     const history = new History(VOLUME_BYTES / SECTOR_BYTES)
     this.#volumes.push({
@@ -267,17 +269,21 @@ export class Universe {
   }
 
   async #moveAway(volume: SimulatedVolume, host: SimulatedHost, guest: Guest): Promise<void> {
-    const stopped = await Promise.race([
-      guest.stop().then(() => true),
-      this.world.pause(5_000).then(() => false),
-    ])
-    if (!stopped || !host.running) return
+    if (volume.random.chance(0.6)) {
+      const stopped = await Promise.race([
+        guest.stop().then(() => true),
+        this.world.pause(5_000).then(() => false),
+      ])
+      if (!stopped) return
+    }
+    if (!host.running) return
     try {
       await this.#ask(host, async () => host.node!.deactivate(volume.key, 4_000 as Millis), 5_000)
       this.world.log('admin', `${volume.key.slice(0, 8)} is closed on ${host.name}`)
     } catch (error) {
       this.world.log('admin', `deactivation on ${host.name} failed: ${reasonOf(error)}`)
     }
+    guest.abandon()
   }
 
   async #maintain(volume: SimulatedVolume): Promise<void> {
@@ -331,11 +337,30 @@ export class Universe {
       const replicas = replicasOf(state).map(
         ({ host, inSync }) => `${this.hosts.find(({ id }) => id === host)!.name}${inSync ? '' : '(stale)'}`
       )
+      const volume = this.#volumes.find(other => other.key === parseVolumeKey(key))
+      if (volume !== undefined && state.primary === null) this.#checkIntents(volume, state)
       const primary = this.hosts.find(({ id }) => id === state.primary)?.name ?? 'nobody'
       this.world.log(
         'record',
         `${revision} by ${client}: epoch ${state.epoch}/${state.reserved.epoch} primary ${primary} ${replicas.join(' ')}`
       )
+    }
+  }
+
+  /** Nobody has the volume open: where in-sync replicas differ, one of them has a write intent. */
+  #checkIntents(volume: SimulatedVolume, state: VolumeState): void {
+    const replicas = inSyncReplicas(state).map(({ host }) => this.hosts.find(({ id }) => id === host)!)
+    const intents = replicas.map(host => host.node?.replicas.intentsOf(volume.key) ?? null)
+    const [first, ...others] = replicas.map(host => Buffer.from(host.disk.contentOf(rawFileOf(volume))))
+    // A process that is not there cannot be asked; its file says the same later.
+    if (first === undefined || intents.includes(null)) return
+    for (let region = 0; region < VOLUME_BYTES / REGION_BYTES; region++) {
+      if (intents.some(set => set!.has(region as RegionIndex))) continue
+      const [from, to] = [region * REGION_BYTES, (region + 1) * REGION_BYTES]
+      if (others.some(other => other.compare(first, from, to, from, to) !== 0)) {
+        this.problem(`P9: region ${region} differs between in-sync replicas and nobody has an intent for it`)
+        return
+      }
     }
   }
 
@@ -425,9 +450,7 @@ export class Universe {
   #compareReplicas(volume: SimulatedVolume): void {
     const contents = replicasOf(this.#stateOf(volume)).map(({ host, replica }) => ({
       replica,
-      content: this.hosts
-        .find(({ id }) => id === host)!
-        .disk.contentOf(`volumes/${volume.key}/${volume.layer}.raw`),
+      content: this.hosts.find(({ id }) => id === host)!.disk.contentOf(rawFileOf(volume)),
     }))
     const first = Buffer.from(contents[0]!.content)
     for (const { content } of contents) {
@@ -438,6 +461,13 @@ export class Universe {
       )
     }
   }
+}
+
+const rawFileOf = ({ key, layer }: SimulatedVolume): string => `volumes/${key}/${layer}.raw`
+
+function parseVolumeKey(key: string): VolumeKey | null {
+  const parsed = parseKey(key)
+  return parsed.kind === 'volume-state' ? parsed.volume : null
 }
 
 function shuffled<T>(random: SeededRandom, items: readonly T[]): T[] {

@@ -65,7 +65,7 @@ describe('a session with a replica on another host', () => {
 
   async function open(
     device: BlockDevice = new MemoryDevice(SIZE),
-    { silenceMs = 20_000, refusal = null as XosanError | null } = {}
+    { requestMs = 20_000, refusal = null as XosanError | null } = {}
   ): Promise<RemoteSession> {
     replica = new ReplicaSessionDevice(device, NAME.session)
     const opened: OpenedExport = {
@@ -100,7 +100,7 @@ describe('a session with a replica on another host', () => {
       peer: 'the other host',
       clock,
       connectMs,
-      silenceMs: millis(silenceMs),
+      requestMs: millis(requestMs),
     })
     return session
   }
@@ -145,7 +145,7 @@ describe('a session with a replica on another host', () => {
   })
 
   it('ends with the word for silence when a request is not answered in time', async () => {
-    await open(new SlowDevice(new MemoryDevice(SIZE), () => hang.promise), { silenceMs: 100 })
+    await open(new SlowDevice(new MemoryDevice(SIZE), () => hang.promise), { requestMs: 100 })
     const failure = write(1).catch((error: unknown) => session.abort(String(error)))
     assert.equal(await session.closed, SILENCE)
     await failure
