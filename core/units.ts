@@ -10,8 +10,6 @@ type Branded<T, Name extends string> = T & { readonly [unit]: Name }
 export type ByteOffset = Branded<number, 'ByteOffset'>
 /** Length, in bytes. */
 export type ByteLength = Branded<number, 'ByteLength'>
-/** Number of a 4 KiB block of a volume. */
-export type BlockIndex = Branded<number, 'BlockIndex'>
 /** Number of a region of a volume, the grain of the write-intent map. */
 export type RegionIndex = Branded<number, 'RegionIndex'>
 /** Duration, or a reading of a monotonic clock, in milliseconds. Never wall-clock time. */
