@@ -95,7 +95,8 @@ function* askUntilFree(
     if (promised === null) return answers
     const { remainingMs } = promised
     const holder = promised.holder ?? request.state.primary ?? host
-    const renewed = before !== null && remainingMs > before - look / 2
+    // Half of the wait is more than clocks differ by: one that has a last moment left was not renewed.
+    const renewed = before !== null && remainingMs > before - Math.min(before, look) / 2
     if (renewed || request.purpose === 'maintenance' || (yield* now()) + remainingMs > deadline) return holder
     before = remainingMs
     yield* wait(Math.min(remainingMs, look) as Millis)

@@ -242,7 +242,7 @@ describe('a primary, by law', () => {
         for (const one of events) {
           if ('kind' in one) trial.submit(one.kind, one.offset, one.length)
           else if ('answer' in one) trial.answer(one.answer)
-          else if ('link' in one) trial.turn(one.link, one.turn as 'off' | 'on' | 'standing')
+          else if ('link' in one) trial.turn(one.link, one.turn)
           else if ('serve' in one) trial.serve(one.serve)
           else if ('durable' in one) trial.onlyDurable(one.durable)
           else trial.losePower()

@@ -105,7 +105,10 @@ describe('the plan of a resync, by law', () => {
         }
         const end = (index: number, well: boolean): void => {
           const [task] = underWay.splice(index % underWay.length, 1)
-          if (!well) return plan.failed(task!)
+          if (!well) {
+            plan.failed(task!)
+            return
+          }
           plan.done(task!)
           for (const lack of startedWith.get(task!)!.values()) {
             lack.needed = lack.needed.filter(one => one !== task!.region)
