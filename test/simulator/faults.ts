@@ -6,6 +6,7 @@ import { type SeededRandom } from './world.ts'
 
 type Kind =
   | 'process dies'
+  | 'process dies while cut off'
   | 'process stops'
   | 'power cut'
   | 'power cut everywhere'
@@ -20,6 +21,7 @@ type Kind =
 /** How often each kind is drawn, relative to the others. */
 const WEIGHTS: Readonly<Record<Kind, number>> = {
   'process dies': 5,
+  'process dies while cut off': 3,
   'process stops': 4,
   'power cut': 4,
   'power cut everywhere': 0.6,
@@ -99,6 +101,17 @@ export class FaultSchedule {
         await this.#wait(random.between(50, 1_500))
         this.#startAgain(host)
         return
+      case 'process dies while cut off': {
+        // What it promised is forgotten while the one it promised to cannot remind it.
+        if (host.process === null) return
+        const other = random.pick(others)
+        network.cut(host, other)
+        network.cut(other, host)
+        host.crash()
+        await this.#wait(random.between(20, 300))
+        this.#startAgain(host)
+        break
+      }
       case 'process stops':
         if (!host.running) return
         host.pause()

@@ -64,16 +64,10 @@ export const MUTANTS: readonly Mutant[] = [
     replace: 'if (holder === null) return 0 as Millis',
   },
   {
-    name: 'a replica serves a lower epoch than it has accepted',
-    file: 'core/mirror/replica-rights.ts',
-    find: "if (epoch < this.#accepted) return { kind: 'higher-epoch', epoch: this.#accepted }",
+    name: 'a session goes on after a higher epoch was accepted',
+    file: 'datapath/replica-local/replica-service.ts',
+    find: "if (this.#rights.session === null) await this.#endSession('another epoch was accepted')",
     replace: '',
-  },
-  {
-    name: 'a new primary trusts replicas that did not accept its epoch',
-    file: 'core/mirror/volume-change.ts',
-    find: 'inSync: replica.inSync && accepted.has(replica.replica)',
-    replace: 'inSync: replica.inSync',
   },
   {
     name: 'a reservation that was overtaken is taken all the same',

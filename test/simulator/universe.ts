@@ -55,9 +55,8 @@ interface SimulatedVolume {
   readonly history: History
   readonly hotSectors: readonly number[]
   readonly random: SeededRandom
-  guest: Guest | null
+  readonly guests: Guest[]
   host: SimulatedHost | null
-  tenure: number
   splits: number
 }
 
@@ -140,6 +139,8 @@ export class Universe {
     const volumes = 1 + this.#random.below(2)
     for (let i = 0; i < volumes; i++) await this.#createVolume()
     const administrators = this.#volumes.map(async volume => this.#administer(volume))
+    const rivals = this.#volumes.filter(() => this.#random.chance(0.5))
+    administrators.push(...rivals.map(async volume => this.#rival(volume)))
     await this.faults.run(this.#random.between(20_000, 60_000))
     await this.#settle()
     this.#calm = true
@@ -184,9 +185,8 @@ export class Universe {
       history,
       hotSectors,
       random,
-      guest: null,
+      guests: [],
       host: null,
-      tenure: 0,
       splits: 0,
     })
   }
@@ -198,12 +198,30 @@ export class Universe {
     const { random } = volume
     while (!this.#calm) {
       const host = await this.#activateSomewhere(volume)
-      if (host === null) continue
-      const guest = this.#startGuest(volume, host)
+      const guest = host === null ? null : this.#startGuest(volume, host)
+      if (host === null || guest === null) continue
       await this.#watch(host, random.between(1_000, 12_000))
-      if (host.running && random.chance(0.7)) await this.#moveAway(volume, host, guest)
-      else guest.abandon()
+      // Else the guest is left alone: to somebody impatient it seemed dead, and it may go on.
+      if (host.running && random.chance(0.6)) await this.#moveAway(volume, host, guest)
       if (random.chance(0.15)) await this.#maintain(volume)
+    }
+  }
+
+  /** Somebody else, who takes the volume for free and starts a guest elsewhere, without asking anybody. */
+  async #rival(volume: SimulatedVolume): Promise<void> {
+    const { random } = volume
+    while (!this.#calm) {
+      await this.world.pause(random.between(300, 8_000))
+      const candidates = this.hosts.filter(host => host.running && host !== volume.host)
+      if (candidates.length === 0) continue
+      const host = random.pick(candidates)
+      try {
+        await this.#activate(volume, host)
+      } catch (error) {
+        this.world.log('rival', `activation on ${host.name} failed: ${reasonOf(error)}`)
+        continue
+      }
+      this.#startGuest(volume, host)
     }
   }
 
@@ -220,35 +238,42 @@ export class Universe {
       if (before !== null && before !== host && before.running && random.chance(0.5)) {
         await this.#ask(before, async () => before.node!.deactivate(key, 3_000 as Millis), 4_000)
       }
-      await this.#ask(
-        host,
-        async () => {
-          await host.node!.detach(key)
-          await host.node!.attach(this.#sr, key)
-          await host.node!.activate(this.#sr, key, 9_000 as Millis)
-        },
-        10_000
-      )
+      await this.#activate(volume, host)
     } catch (error) {
       this.world.log('admin', `activation on ${host.name} failed: ${reasonOf(error)}`)
       await this.world.pause(random.between(50, 800))
       return null
     }
-    this.#takeovers++
     volume.host = host
     return host
   }
 
-  #startGuest(volume: SimulatedVolume, host: SimulatedHost): Guest {
+  async #activate({ key }: SimulatedVolume, host: SimulatedHost): Promise<void> {
+    await this.#ask(
+      host,
+      async () => {
+        await host.node!.detach(key)
+        await host.node!.attach(this.#sr, key)
+        await host.node!.activate(this.#sr, key, 9_000 as Millis)
+      },
+      10_000
+    )
+    this.#takeovers++
+  }
+
+  /** @returns null when the volume is not there any more: a request from before was answered late, and ended it */
+  #startGuest(volume: SimulatedVolume, host: SimulatedHost): Guest | null {
     const { key, history, hotSectors, random } = volume
-    volume.tenure++
-    this.world.log('admin', `guest ${volume.tenure} of ${key.slice(0, 8)} starts on ${host.name}`)
-    const { tenure } = volume
+    const { device = null, mirror = null } = host.node?.volume(key) ?? {}
+    if (device === null || mirror === null) return null
+    // Who came later has the higher epoch.
+    const tenure = mirror.epoch()
+    this.world.log('admin', `guest ${tenure} of ${key.slice(0, 8)} starts on ${host.name}`)
     const guest = new Guest({
       world: this.world,
       random: random.fork(),
       process: host.process!,
-      device: host.node!.volume(key)!.device!,
+      device,
       history,
       hotSectors,
       tenure,
@@ -257,7 +282,7 @@ export class Universe {
       problem: text => this.problem(text),
       log: text => this.world.log(host.name, `guest ${tenure}: ${text}`),
     })
-    volume.guest = guest
+    volume.guests.push(guest)
     guest.start(1 + random.below(8))
     return guest
   }
@@ -399,7 +424,7 @@ export class Universe {
   async #verify(volume: SimulatedVolume): Promise<void> {
     const { key } = volume
     const limit = this.world.now + RECOVERY_LIMIT_MS
-    volume.guest?.abandon()
+    for (const guest of volume.guests) guest.abandon()
     for (const host of this.hosts) {
       for (;;) {
         try {
