@@ -134,8 +134,10 @@ export class Membership {
     this.#context.syncStandings()
     state.connected(replica)
     this.#context.carrier.drain()
-    while (this.#reconciliation.source === null || !state.serving) await session.orLost(changed.next())
-    const source = this.#reconciliation.source
+    // A change that was sent before is among the source's intents only once the source has answered it.
+    const upTo = state.lastNumber
+    while (!state.serving || !this.#sourceHas(upTo)) await session.orLost(changed.next())
+    const source = this.#reconciliation.source!
     const missed = await source.peer.intents(source.name!)
     session.check()
     missed.union(link.intents!)
@@ -145,6 +147,12 @@ export class Membership {
     this.#owner.kick()
     while (plan.needs(replica)) await session.orLost(changed.next())
     await this.#putBack(link, session)
+  }
+
+  /** Whether there is a source, and it has answered every change up to a number. */
+  #sourceHas(upTo: number): boolean {
+    const { source } = this.#reconciliation
+    return source !== null && this.#context.state.caughtUp(source.record.replica, upTo)
   }
 
   /**
