@@ -38,6 +38,7 @@ describe('clearing write intents', () => {
     for (let round = 0; round < 5; round++) {
       clearing.age()
       write(3)
+      assert.deepEqual(cold(), [], 'it is not even flushed for')
       assert.deepEqual(clear(), [])
     }
   })
