@@ -78,7 +78,7 @@ const acceptAnswer = z.discriminatedUnion('kind', [
 ]) satisfies z.ZodType<AcceptAnswer>
 
 const epochAnswer = z.discriminatedUnion('kind', [
-  z.strictObject({ kind: z.literal('ok'), identity, takenAway: count }),
+  z.strictObject({ kind: z.literal('ok'), identity, takenAway: count, lostAt: epochNumber.nullable() }),
   z.strictObject({ kind: z.literal('refused'), identity, accepted: epochNumber }),
   gone,
   failed,
@@ -161,7 +161,7 @@ export const mirrorApi = {
   },
   'mirror.create': {
     params: z.strictObject({ address: z.strictObject(newReplica), blank: z.boolean() }),
-    result: z.strictObject({ store: storeId }),
+    result: z.strictObject({ store: storeId, replica: replicaId }),
   },
 } as const
 

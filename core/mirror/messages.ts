@@ -105,6 +105,8 @@ export type EpochAnswer =
       readonly identity: ProcessIdentity
       /** How often this process has taken an epoch away from the asker; see HeartbeatAnswer. */
       readonly takenAway: number
+      /** As in AcceptAnswer. One that the asker does not know of is a loss under its own eyes. */
+      readonly lostAt: Epoch | null
     }
   | { readonly kind: 'refused'; readonly identity: ProcessIdentity; readonly accepted: Epoch }
   | { readonly kind: 'gone'; readonly identity: ProcessIdentity; readonly reason: string }

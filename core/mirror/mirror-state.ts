@@ -140,6 +140,11 @@ export class MirrorState {
     }
   }
 
+  /** Forgets all links but these: the record may name others since the volume was last opened. */
+  keepLinks(replicas: ReadonlySet<ReplicaId>): void {
+    for (const replica of [...this.#links.keys()]) if (!replicas.has(replica)) this.removeLink(replica)
+  }
+
   removeLink(replica: ReplicaId): void {
     this.setStandings([{ replica, standing: 'stale', mayBeRead: false }])
     this.#links.delete(replica)
@@ -255,6 +260,11 @@ export class MirrorState {
     if (!only) for (const request of [...this.#running.values()]) this.#settle(request)
   }
 
+  /** The guest may have had changes acknowledged that are not known here. */
+  assumeUnflushed(): void {
+    this.#lastUnflushed = this.#lastNumber + 1
+  }
+
   /** Acknowledged changes that were not flushed are lost: the next flush says so, or one that is under way. */
   lostUnflushed(): void {
     if (!this.unflushed) return
@@ -292,11 +302,6 @@ export class MirrorState {
   /** Ends a lock that was granted. */
   unlock(request: MirrorRequest): void {
     this.#finish(request)
-  }
-
-  /** Looks again at what is held; to be called when time has passed. */
-  retry(): void {
-    this.#retryHeld()
   }
 
   #start(request: MirrorRequest): void {

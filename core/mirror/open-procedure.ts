@@ -41,6 +41,11 @@ export interface OpenOptions {
   readonly timing: MirrorTiming
   /** True once the attempt is to end: the volume is being closed. */
   readonly cancelled: () => boolean
+  /**
+   * The volume was served here before, and a guest from then waits. It may go on only if nobody else had the volume
+   * meanwhile: over what another one wrote, its writes would be those of a second writer.
+   */
+  readonly resumes: boolean
 }
 
 type Answers = ReadonlyMap<ReplicaId, AcceptAnswer | Silent>
@@ -89,18 +94,37 @@ function* askUntilFree(
 ): Steps<Answers | HostId> {
   // Three heartbeats may be lost or late before their absence means something.
   const look = 3 * timing.heartbeatIntervalMs
-  for (let before: number | null = null; ;) {
-    const answers = yield* acceptAll(replicas, request)
+  // The primary's own host first: if it lives it says so, before any other has been taken from it.
+  const own = replicas.filter(replica => replica.host === request.state.primary && replica.host !== host)
+  const others = replicas.filter(replica => !own.includes(replica))
+  const before = new Map<ReplicaId, number>()
+  for (;;) {
+    let answers: Answers = yield* acceptAll(own, request)
+    if (longestPromise(answers) === null) {
+      answers = new Map([...answers, ...(yield* acceptAll(others, request))])
+    }
     const promised = longestPromise(answers)
     if (promised === null) return answers
     const { remainingMs } = promised
     const holder = promised.holder ?? request.state.primary ?? host
-    // Half of the wait is more than clocks differ by: one that has a last moment left was not renewed.
-    const renewed = before !== null && remainingMs > before - Math.min(before, look) / 2
-    if (renewed || request.purpose === 'maintenance' || (yield* now()) + remainingMs > deadline) return holder
-    before = remainingMs
+    if (isRenewed(answers, before, look) || request.purpose === 'maintenance') return holder
+    if ((yield* now()) + remainingMs > deadline) return holder
+    for (const [replica, answer] of answers) {
+      if (answer.kind === 'promised') before.set(replica, answer.remainingMs)
+    }
     yield* wait(Math.min(remainingMs, look) as Millis)
   }
+}
+
+/** Whether a replica has more of its promise left than it can have without a sign of life since it was last asked. */
+function isRenewed(answers: Answers, before: ReadonlyMap<ReplicaId, number>, look: number): boolean {
+  for (const [replica, answer] of answers) {
+    const last = before.get(replica)
+    if (last === undefined || answer.kind !== 'promised') continue
+    // Half of the wait is more than clocks differ by: one that has a last moment left was not renewed.
+    if (answer.remainingMs > last - Math.min(last, look) / 2) return true
+  }
+  return false
 }
 
 function* backOff(attempt: number, timing: MirrorTiming): Steps<void> {
@@ -127,6 +151,7 @@ function* reserve(options: OpenOptions): Steps<Reserved> {
     return { kind: 'refused', reason: `the volume is ${read.state.operation.kind}` }
   }
   const keeper = new RecordKeeper(read.state, read.revision)
+  if (!mayOpen(keeper.state, options)) return elsewhere(keeper.state, options)
   if (
     options.purpose === 'maintenance' &&
     read.state.primary !== null &&
@@ -136,12 +161,16 @@ function* reserve(options: OpenOptions): Steps<Reserved> {
   }
   const operation = yield* uuid()
   const outcome = yield* changeRecord(keeper, {
-    decide: state => (state.operation === undefined ? reserveEpoch(state, options.host, operation) : null),
+    decide: state =>
+      state.operation === undefined && mayOpen(state, options)
+        ? reserveEpoch(state, options.host, operation)
+        : null,
     isDone: state => state.reserved.operation === operation,
     mayGiveUp: () => true,
     retryDelayMs: options.timing.retryDelayMs,
   })
   if (outcome.kind === 'missing') return { kind: 'missing' }
+  if (!mayOpen(keeper.state, options)) return elsewhere(keeper.state, options)
   if (outcome.kind === 'refused') return { kind: 'refused', reason: 'the volume is being deleted' }
   if (outcome.kind === 'given-up') return { kind: 'again', reason: outcome.reason }
   const { state } = keeper
@@ -152,6 +181,13 @@ function* reserve(options: OpenOptions): Steps<Reserved> {
   const voidUpTo = owner === null || owner === options.host ? epoch - 1 : Math.max(state.epoch - 1, 0)
   return { kind: 'reserved', keeper, epoch, voidUpTo: toEpoch(voidUpTo) }
 }
+
+/** Whether nobody else had the volume, for who needs that. */
+const mayOpen = ({ primary, reserved }: VolumeState, { resumes, host }: OpenOptions): boolean =>
+  !resumes || primary === host || (primary === null && reserved.host === host)
+
+const elsewhere = ({ primary, reserved }: VolumeState, { host }: OpenOptions) =>
+  ({ kind: 'active-elsewhere', host: primary ?? reserved.host ?? host }) as const
 
 function longestPromise(answers: Answers): (AcceptAnswer & { kind: 'promised' }) | null {
   let longest: (AcceptAnswer & { kind: 'promised' }) | null = null

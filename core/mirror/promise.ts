@@ -33,6 +33,8 @@ export class PromiseGiver {
   readonly #promiseTimeMs: Millis
   readonly #peers = new Map<Incarnation, Heard>()
   #lastAnswer = 0
+  /** How often something was taken from anybody. */
+  #takes = 0
 
   constructor(promiseTimeMs: Millis) {
     this.#promiseTimeMs = promiseTimeMs
@@ -58,19 +60,20 @@ export class PromiseGiver {
 
   /** Notes that an epoch was accepted away from a process, which will learn it with the next answer. */
   takeAwayFrom(process: Incarnation, now: Millis): void {
-    this.#peer(process, now).takenAway++
+    this.#peer(process, now).takenAway = ++this.#takes
   }
 
   /** How often something was taken away from a process. */
   takenAwayFrom(process: Incarnation): number {
-    return this.#peers.get(process)?.takenAway ?? 0
+    return this.#peers.get(process)?.takenAway ?? this.#takes
   }
 
   #peer(from: Incarnation, now: Millis): Heard {
     let peer = this.#peers.get(from)
     if (peer === undefined) {
       if (this.#peers.size >= PEERS_KEPT) this.#forgetOldest(now)
-      peer = { renewedAt: -1 as Millis, answers: [], takenAway: 0 }
+      // One that was forgotten and comes again must not look as if nothing had been taken from it.
+      peer = { renewedAt: -1 as Millis, answers: [], takenAway: this.#takes }
       this.#peers.set(from, peer)
     }
     return peer

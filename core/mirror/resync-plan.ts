@@ -7,7 +7,7 @@ export interface CopyTask {
   readonly targets: readonly CopyTarget[]
 }
 
-interface CopyTarget {
+export interface CopyTarget {
   readonly replica: ReplicaId
   /** The set that the region is taken from when it is done; another one after the target started again. */
   readonly needed: RegionSet
@@ -60,6 +60,18 @@ export class ResyncPlan {
     if (!this.#urgent.includes(region)) this.#urgent.push(region)
   }
 
+  /** Who lacks a region now. */
+  targetsOf(region: RegionIndex): CopyTarget[] {
+    const targets: CopyTarget[] = []
+    for (const [replica, { needed }] of this.#needs) if (needed.has(region)) targets.push({ replica, needed })
+    return targets
+  }
+
+  /** Puts a region back that a target turned out to lack. */
+  want(target: ReplicaId, region: RegionIndex): void {
+    this.#needs.get(target)?.needed.add(region)
+  }
+
   /** The next task, which counts as under way until `done` or `failed`; null when there is none now. */
   next(): CopyTask | null {
     while (this.#urgent.length > 0) {
@@ -93,8 +105,7 @@ export class ResyncPlan {
 
   #task(region: RegionIndex): CopyTask | null {
     if (this.#underWay.has(region)) return null
-    const targets: CopyTarget[] = []
-    for (const [replica, { needed }] of this.#needs) if (needed.has(region)) targets.push({ replica, needed })
+    const targets = this.targetsOf(region)
     if (targets.length === 0) return null
     this.#underWay.add(region)
     return { region, targets }

@@ -1,5 +1,9 @@
 import { type RegionIndex, REGION_BYTES } from '../../core/units.ts'
+import { RegionSet } from '../../core/mirror/region-set.ts'
 import { type MirrorContext } from './mirror-context.ts'
+
+/** After a full copy of a large volume there are millions; all at once they would hold up the event loop. */
+const REGIONS_PER_ROUND = 16_384
 
 /**
  * Clears write intents that nobody needs any more, a batch at a time: flushes every replica, then names the regions
@@ -37,10 +41,13 @@ export class IntentRound {
       unreconciled.isEmpty &&
       links.every((link, index) => link.session !== null && link.session === sessions[index])
     if (!complete()) return false
-    const before = clearing.cold.copy()
-    for (const region of before) if (this.#isChanging(region)) before.delete(region)
+    const before = new RegionSet(clearing.cold.size)
+    for (const region of clearing.cold) {
+      if (!this.#isChanging(region)) before.add(region)
+      if (before.count === REGIONS_PER_ROUND) break
+    }
     if (before.isEmpty) return true
-    await Promise.all(sessions.map(async session => session!.flush()))
+    await Promise.all(links.map(async link => link.flush()))
     if (!complete()) return false
     const clean = clearing.clearable(before, region => this.#isChanging(region))
     if (clean.isEmpty) return true

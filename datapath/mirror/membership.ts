@@ -1,7 +1,6 @@
 /**
  * Who is in-sync: takes replicas out, and brings them back. One change at a time, each through the record first.
  */
-import { reasonOf } from '../../core/errors.ts'
 import { changeMembershipOf } from '../../core/mirror/membership-procedure.ts'
 import { changeMembership, replaceReplica, replicasOf } from '../../core/mirror/volume-change.ts'
 import { type ReplicaRecord, type VolumeState } from '../../core/mirror/volume-record.ts'
@@ -56,10 +55,10 @@ export class Membership {
     await this.#turn.run(async () => {
       if (this.#owner.stopped || !this.#context.mustAcknowledge(link)) return
       const others = [...links.values()].filter(other => other !== link && this.#context.mayBeRead(other))
-      const whole = others.filter(other => this.#reconciliation.isWhole(other) && !other.wasRestarted)
+      const whole = others.filter(other => this.#reconciliation.isWhole(other) && !other.hasLost)
       if (!whole.some(({ session }) => session !== null)) {
         // With nobody left who has lost nothing, it is a takeover, in which the one that lost least is found.
-        if (link.wasRestarted && whole.length === 0) this.#owner.openAgain()
+        if (link.hasLost && whole.length === 0) this.#owner.openAgain()
         return
       }
       const { replica } = link.record
@@ -77,14 +76,7 @@ export class Membership {
 
   /** @returns whether one of the replicas has made durable all that it holds; those that fail are disconnected */
   async #flushOneOf(links: readonly ReplicaLink[]): Promise<boolean> {
-    const flushes = links.map(async ({ session }) => {
-      if (session === null) throw new Error('the replica is away')
-      await session.flush().catch((error: unknown) => {
-        session.abort(reasonOf(error))
-        throw error
-      })
-    })
-    return Promise.any(flushes).then(
+    return Promise.any(links.map(async link => link.flush())).then(
       () => true,
       () => false
     )
@@ -102,8 +94,8 @@ export class Membership {
     const { options, keeper, links, state } = this.#context
     const { random, identity, sr, volume } = options
     const { layers, size } = keeper.state
-    const replica = random.uuid() as ReplicaId
-    const store = await link.peer.create({ sr, volume, replica, layers, size }, false)
+    const wanted = random.uuid() as ReplicaId
+    const { store, replica } = await link.peer.create({ sr, volume, replica: wanted, layers, size }, false)
     await this.#turn.run(async () => {
       if (this.#owner.stopped || this.#context.mustAcknowledge(link)) return
       this.#context.logOf('replica replaced', link, reason)
@@ -169,7 +161,8 @@ export class Membership {
         this.#context.syncStandings()
         const upTo = state.lastNumber
         while (!state.caughtUp(replica, upTo)) await session.orLost(changed.next())
-        await session.flush()
+        await link.flush()
+        session.check()
         if (!(await this.#change(record => record.inSync || record.replica === replica))) {
           throw new Error('the record did not change')
         }
@@ -210,12 +203,10 @@ export class Membership {
 
 /** A session that a rebuild depends on from its first to its last step. */
 class Watched {
-  readonly #session: ReplicaSession
   #lost: string | null = null
 
   /** @param changed called when the session ends */
   constructor(session: ReplicaSession, changed: () => void) {
-    this.#session = session
     void session.closed.then(reason => {
       this.#lost = reason
       changed()
@@ -231,11 +222,6 @@ class Watched {
   async orLost(what: Promise<void>): Promise<void> {
     this.check()
     await what
-    this.check()
-  }
-
-  async flush(): Promise<void> {
-    await this.#session.flush()
     this.check()
   }
 }

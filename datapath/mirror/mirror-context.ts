@@ -28,6 +28,8 @@ export interface MirrorOptions {
   readonly records: RecordStore
   readonly peer: (host: HostId) => ReplicaPeer
   readonly timing: MirrorTiming
+  /** The guest was there before this process: what it had written and not flushed is not known here. */
+  readonly resumed: boolean
   readonly log: (event: string, facts: Readonly<Record<string, string | number>>) => void
 }
 

@@ -91,8 +91,14 @@ export class Reconciliation {
 
   /** A region is the same and durable on every in-sync replica. */
   copied(region: RegionIndex): void {
-    const { unreconciled, state, carrier } = this.#context
+    const { unreconciled, state, carrier, plan } = this.#context
     if (!unreconciled.has(region)) return
+    const lacking = new Set(plan.targetsOf(region).map(({ replica }) => replica))
+    if (this.#context.relied().some(({ record }) => lacking.has(record.replica))) {
+      // One that came to lack it while it was copied to the others.
+      plan.want(RECONCILE, region)
+      return
+    }
     state.reconciled(region)
     if (unreconciled.isEmpty) this.#finished()
     carrier.drain()

@@ -85,8 +85,8 @@ export class ReplicaLink {
   intents: RegionSet | null = null
   /** Being put back: it must acknowledge, but is not read yet. */
   promoted = false
-  /** Its host lost power while this primary relied on it. */
-  wasRestarted = false
+  /** It has lost writes while this primary relied on it: its host lost power, its disk failed, or it is gone. */
+  hasLost = false
   /** It is connected and receives what is written, while it is brought up to date. */
   rebuilding = false
   /** It answered a request with an error of its disk. */
@@ -198,24 +198,58 @@ export class ReplicaLink {
       answer = await this.#confirm(address, epoch)
     }
     this.#check(answer)
-    if (inSync) {
-      this.boot ??= answer.identity.boot
-      this.wasRestarted = this.boot !== answer.identity.boot
-      if (this.wasRestarted) throw new ReplicaLost('its host was started anew')
-    } else {
-      this.boot = answer.identity.boot
-    }
+    if (answer.kind !== 'ok') throw new Error('it did not confirm')
+    if (inSync) this.#requireUnbroken(answer)
+    this.boot = answer.identity.boot
+    this.lostAt = answer.lostAt
     const name = { address, epoch, session: owner.nextSession() }
     const session = await peerCall(() => this.peer.openSession(name))
     if (this.#stopped) session.abort('the volume is not served here any more')
     this.#session = session
     this.refused = false
+    this.hasLost = false
     this.#name = name
     this.#sequence = 0
     if (this.intents === null || !inSync) this.intents = await peerCall(() => this.peer.intents(name))
     if (inSync && owner.reconciled) await this.tellReconciled()
     this.#pulse()
     return session
+  }
+
+  /** What was written since the volume was opened must still be there, flushed or not. */
+  #requireUnbroken({ identity, lostAt }: EpochAnswer & { kind: 'ok' }): void {
+    if (this.boot !== null && this.boot !== identity.boot) {
+      this.hasLost = true
+      throw new ReplicaLost('its host was started anew')
+    }
+    if (lostAt !== null && lostAt !== this.lostAt) {
+      this.hasLost = true
+      throw new ReplicaLost('a sync of its disk failed')
+    }
+  }
+
+  /**
+   * Makes durable what the replica has. One that cannot is not asked again: a second sync may succeed without the
+   * pages that the first one lost.
+   * @throws when the replica is away, or when it failed; then its session is over
+   */
+  async flush(): Promise<void> {
+    const session = this.#session
+    if (session === null) throw new Error('the replica is away')
+    try {
+      await session.flush()
+    } catch (error) {
+      this.reject(session, error)
+      throw error
+    }
+  }
+
+  /** Ends a session that answered with an error. */
+  reject(session: ReplicaSession, error: unknown): void {
+    if (this.#session !== session) return
+    // A disk that refuses one change will refuse it again: connecting anew mends nothing.
+    this.refused = hasCode(error, 'NO_SPACE') || hasCode(error, 'DISK_FAILED')
+    session.abort(reasonOf(error))
   }
 
   /** Lets the replica forget that it lost writes: it has them again, durably. */
@@ -248,6 +282,7 @@ export class ReplicaLink {
       case 'ok':
         return
       case 'gone':
+        this.hasLost = true
         throw new ReplicaLost(`the replica is gone: ${answer.reason}`)
       case 'failed':
         throw new ReplicaLost(`its disk failed: ${answer.reason}`)

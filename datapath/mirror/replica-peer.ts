@@ -11,8 +11,14 @@ import {
   type SessionName,
 } from '../../core/mirror/messages.ts'
 import { type RegionSet } from '../../core/mirror/region-set.ts'
-import { type StoreId } from '../../core/units.ts'
+import { type ReplicaId, type StoreId } from '../../core/units.ts'
 import { type BlockDevice } from '../block-device.ts'
+
+/** A replica that was made. */
+export interface CreatedReplica {
+  readonly store: StoreId
+  readonly replica: ReplicaId
+}
 
 /** An open session: the ordered stream of one primary's changes to one replica. */
 export interface ReplicaSession extends BlockDevice {
@@ -38,9 +44,10 @@ export interface ReplicaPeer {
   /**
    * Makes a replica. Idempotent for one replica id.
    * @param blank false for one that takes the place of a lost one: all its intents are set, so that it is copied in full
-   * @returns the id of the store that it is in
+   * @returns the id of the store that it is in, and of the replica: another one than asked for when one was left there
+   * by an attempt that came to nothing
    */
-  create(address: Omit<ReplicaAddress, 'store'>, blank: boolean): Promise<StoreId>
+  create(address: Omit<ReplicaAddress, 'store'>, blank: boolean): Promise<CreatedReplica>
   /** Opens a session. Resolves when every earlier session has ended and its I/O with it. */
   openSession(name: SessionName): Promise<ReplicaSession>
   /** What the heartbeats to this peer say. */

@@ -1,7 +1,7 @@
 /**
  * Carries the guest's requests: hands them to the state, does what it decides, and tells the client what came of it.
  */
-import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
+import { XosanError } from '../../core/errors.ts'
 import { type MirrorRequest, type RequestShape } from '../../core/mirror/mirror-state.ts'
 import { type ByteLength, type ByteOffset, type RegionIndex, type ReplicaId } from '../../core/units.ts'
 import { type MirrorContext } from './mirror-context.ts'
@@ -58,6 +58,7 @@ export class RequestCarrier {
       const unlock = (): void => {
         this.#context.state.unlock(request)
         this.drain()
+        this.#context.changed.notify()
       }
       const granted = (): void => resolve(unlock)
       this.#carried.set(request, { shape, data: null, resolve: granted, reject: () => undefined })
@@ -152,10 +153,7 @@ export class RequestCarrier {
         changed.notify()
       },
       (error: unknown) => {
-        if (link.session !== session) return
-        // A disk that refuses one change will refuse it again: connecting anew mends nothing.
-        link.refused = hasCode(error, 'NO_SPACE') || hasCode(error, 'DISK_FAILED')
-        session?.abort(reasonOf(error))
+        if (session !== null) link.reject(session, error)
       }
     )
   }

@@ -86,6 +86,16 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     return this.#closing !== null || this.#phase === 'replaced'
   }
 
+  /** The record names this host, as far as it knows, and somebody serves by it. */
+  get holdsRight(): boolean {
+    return this.#phase === 'serving'
+  }
+
+  /** Asked after a wait, in which the phase changes. */
+  private phaseIs(phase: MirrorPhase): boolean {
+    return this.#phase === phase
+  }
+
   /** Size in bytes. @throws INTERNAL before the first open */
   get size(): ByteLength {
     return this.#context.keeper.state.size
@@ -130,7 +140,11 @@ export class VolumeMirror implements LinkOwner, CopyHost {
   async #openRecord(deadline: Millis): Promise<OpenOutcome> {
     const { identity, purpose, timing } = this.#context.options
     const cancelled = (): boolean => this.#closing !== null
-    return this.#context.run(openVolume({ host: identity.host, purpose, deadline, timing, cancelled }))
+    const { resumed } = this.#context.options
+    const resumes = resumed || this.#context.opened
+    return this.#context.run(
+      openVolume({ host: identity.host, purpose, deadline, timing, cancelled, resumes })
+    )
   }
 
   #openError(outcome: Exclude<OpenOutcome, { kind: 'opened' }>): XosanError {
@@ -154,7 +168,9 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     this.#context.reset(keeper)
     this.#reconciliation.forget()
     this.#engine = new CopyEngine(this.#context.plan, this)
+    if (options.resumed) state.assumeUnflushed()
     if ([...accepted.values()].every(answer => answer.lostAt !== null)) state.lostUnflushed()
+    state.keepLinks(new Set(replicasOf(keeper.state).map(({ replica }) => replica)))
     for (const record of replicasOf(keeper.state)) {
       const link = this.#addLink(record)
       const answer = accepted.get(record.replica)
@@ -169,6 +185,9 @@ export class VolumeMirror implements LinkOwner, CopyHost {
 
     while (!opening.over && this.#closing === null && !this.#allReady()) await changed.next()
     if (opening.over) {
+      // Every in-sync replica lost power meanwhile: the opening that follows decides.
+      while (this.#phase === 'opening') await changed.next()
+      if (this.phaseIs('serving')) return
       throw new XosanError('ACTIVATED_ON_ANOTHER_HOST', { volume: options.volume, host: 'another' })
     }
     // Closed before it could serve: nothing was written, so there is nothing but the record to put right.
@@ -194,7 +213,8 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     const again = async (): Promise<void> => {
       const outcome = await this.#openRecord(Number.POSITIVE_INFINITY as Millis)
       if (outcome.kind === 'opened') await this.#establish(outcome)
-      else this.#setPhase('replaced')
+      // Told to end: the record may still name this host, and closing puts that right.
+      else this.#setPhase(this.#closing === null ? 'replaced' : 'serving')
     }
     again().catch((error: unknown) => this.#context.log('opening again failed', { reason: reasonOf(error) }))
   }
@@ -251,7 +271,7 @@ export class VolumeMirror implements LinkOwner, CopyHost {
       const relied = this.#context.relied()
       const names = relied.map(link => link.name)
       try {
-        await Promise.all(relied.map(async link => flushLink(link)))
+        await Promise.all(relied.map(async link => link.flush()))
       } catch {
         // A replica was lost: it comes back, or is taken out, and then the others are asked.
         await Promise.race([changed.next(), pause(this.clock, this.timing.retryDelayMs)])
@@ -463,10 +483,13 @@ export class VolumeMirror implements LinkOwner, CopyHost {
   }
 
   #care(link: ReplicaLink): void {
-    link.run().catch((error: unknown) => {
-      // Nobody would look after this replica any more, and writes would wait for it for ever.
+    const { over } = this.#opening
+    if (over) return
+    link.run().catch(async (error: unknown) => {
+      // A record that cannot be understood, say. The volume waits, and the others of this process go on.
       this.#context.logOf('caring for a replica failed', link, reasonOf(error))
-      throw error
+      await pause(this.clock, this.timing.rejoinIntervalMs)
+      if (this.#context.links.get(link.record.replica) === link) this.#care(link)
     })
   }
 
@@ -487,9 +510,4 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     let current = this.clock.after(intervalMs, again)
     this.#timers.push(current)
   }
-}
-
-async function flushLink({ session }: ReplicaLink): Promise<void> {
-  if (session === null) throw new Error('the replica is away')
-  await session.flush()
 }

@@ -35,7 +35,7 @@ export interface AttachmentStore {
   save(attachments: readonly Attachment[]): Promise<void>
 }
 
-export interface DatapathNodeOptions extends ReplicaHostOptions {
+export interface DatapathNodeOptions extends Omit<ReplicaHostOptions, 'isServing'> {
   readonly random: Random
   readonly coordinator: Coordinator
   readonly timing: MirrorTiming
@@ -87,7 +87,11 @@ export class DatapathNode {
 
   constructor(options: DatapathNodeOptions) {
     this.#options = options
-    this.replicas = new ReplicaHost(options)
+    const isServing = (key: VolumeKey): boolean => {
+      const mirror = this.#volumes.get(key)?.mirror ?? null
+      return mirror !== null && mirror.holdsRight
+    }
+    this.replicas = new ReplicaHost({ ...options, isServing })
     this.#local = localPeer(this.replicas, options.identity.incarnation)
   }
 
@@ -188,7 +192,7 @@ export class DatapathNode {
     void volume.turn
       .run(async () => {
         if (volume.mirror !== null || !this.#activated.has(key)) return
-        await this.#open(volume, 'guest', Number.POSITIVE_INFINITY as Millis)
+        await this.#open(volume, 'guest', Number.POSITIVE_INFINITY as Millis, true)
       })
       .catch((error: unknown) =>
         this.#options.log('opening again failed', { volume: key, reason: reasonOf(error) })
@@ -353,7 +357,7 @@ export class DatapathNode {
 
   // -- inner ----------------------------------------------------------------------------------------------------------
 
-  async #open(volume: Volume, purpose: Purpose, deadline: Millis): Promise<void> {
+  async #open(volume: Volume, purpose: Purpose, deadline: Millis, resumed = false): Promise<void> {
     const { sr, key } = volume
     const { identity, clock, random, coordinator, timing, transport, log } = this.#options
     const mirror = new VolumeMirror({
@@ -364,6 +368,7 @@ export class DatapathNode {
       clock,
       random,
       timing,
+      resumed,
       log,
       records: new RecordStore(coordinator, sr, key),
       peer: host => (host === identity.host ? this.#local : this.#peer(transport(host, key))),

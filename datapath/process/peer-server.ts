@@ -67,7 +67,7 @@ function handlersOf(replicas: ReplicaHost, isOurs: (volume: VolumeKey) => boolea
     },
     'mirror.create': async ({ address, blank }) => {
       check(address)
-      return { store: await replicas.create(address, blank) }
+      return replicas.create(address, blank)
     },
   }
 }

@@ -20,7 +20,7 @@ import { type Disk } from '../../core/ports/disk.ts'
 import { type ProcessIdentity } from '../../core/mirror/messages.ts'
 import { type ReplicaId, type SrId, type StoreId, type VolumeKey } from '../../core/units.ts'
 import { type BlockDevice } from '../block-device.ts'
-import { type ReplicaSession } from '../mirror/replica-peer.ts'
+import { type CreatedReplica, type ReplicaSession } from '../mirror/replica-peer.ts'
 import { Mutex } from '../mirror/signal.ts'
 import { LocalReplica } from '../replica-local/local-replica.ts'
 import { ReplicaService, type ReplicaServiceContext } from '../replica-local/replica-service.ts'
@@ -37,6 +37,8 @@ export interface ReplicaHostOptions {
   readonly timing: MirrorTiming
   /** The store of an SR on this host. @throws STORE_MISSING when it is not there now */
   readonly store: (sr: SrId) => Promise<Store>
+  /** Whether this very process is the primary of a volume, as far as it knows. */
+  readonly isServing: (volume: VolumeKey) => boolean
 }
 
 /** The replicas that one datapath process serves, to itself and to its peers. */
@@ -53,7 +55,8 @@ export class ReplicaHost {
     const { identity, clock, timing } = options
     this.#options = options
     this.#promises = new PromiseGiver(timing.promiseTimeMs)
-    this.#context = { identity, clock, timing, promises: this.#promises, startedAt: clock.now() }
+    const isServing = options.isServing
+    this.#context = { identity, clock, timing, promises: this.#promises, startedAt: clock.now(), isServing }
   }
 
   heartbeat({ from, echo }: Heartbeat): HeartbeatAnswer {
@@ -96,25 +99,53 @@ export class ReplicaHost {
    * @param blank the volume is certain to be empty everywhere; else all intents are set, so that whoever brings the
    * replica up to date copies all of it
    * @param store id of the store that it must be in, where the caller knows it
-   * @returns the id of the store that it is in
+   * @returns the id of the store that it is in, and of the replica: another one than asked for when one was left here
+   * by an attempt that came to nothing
    * @throws STORE_MISSING, REPLICA_PRESENT, NO_SPACE, DISK_FAILED
    */
-  async create(address: Omit<ReplicaAddress, 'store'>, blank: boolean, store?: StoreId): Promise<StoreId> {
+  async create(
+    address: Omit<ReplicaAddress, 'store'>,
+    blank: boolean,
+    expected?: StoreId
+  ): Promise<CreatedReplica> {
     const { sr, volume, replica, layers, size } = address
     return this.#turn(volume).run(async () => {
-      const { id, disk } = await this.#options.store(sr)
-      if (store !== undefined && store !== id) {
-        throw new XosanError('STORE_MISSING', { sr, path: store, reason: `the store here is ${id}` })
+      const { id: store, disk } = await this.#options.store(sr)
+      if (expected !== undefined && expected !== store) {
+        throw new XosanError('STORE_MISSING', { sr, path: expected, reason: `the store here is ${store}` })
       }
-      if (this.#open.get(volume)?.replica.replica === replica) return id
-      await LocalReplica.create(disk, { volume, replica, store: id, layers, size })
-      if (!blank) {
-        const made = await LocalReplica.open(disk, volume, this.#options.identity.boot)
-        await made.markAllIntents()
-        await made.close()
+      const open = this.#open.get(volume)?.replica
+      if (open?.replica === replica) return { store, replica }
+      if (blank) {
+        await LocalReplica.create(disk, { volume, replica, store, layers, size })
+        return { store, replica }
       }
-      return id
+      await LocalReplica.create(disk, { volume, replica, store, layers, size }).catch((error: unknown) => {
+        if (!hasCode(error, 'REPLICA_PRESENT')) throw error
+      })
+      return { store, replica: await this.#markForFullCopy(disk, volume, replica) }
     })
+  }
+
+  /**
+   * Sets all intents of the replica that is there. If that is not the one that was asked for, it is one whose creation
+   * was not recorded: nobody ever gave it an epoch, so it holds nothing, and it may serve as well.
+   * @throws REPLICA_PRESENT when it was in use once: then an administrator has to look at it
+   */
+  async #markForFullCopy(disk: Disk, volume: VolumeKey, wanted: ReplicaId): Promise<ReplicaId> {
+    const service = this.#open.get(volume)
+    this.#open.delete(volume)
+    await service?.close()
+    const made = await LocalReplica.open(disk, volume, this.#options.identity.boot)
+    try {
+      if (made.replica !== wanted && made.acceptedEpoch > 0) {
+        throw new XosanError('REPLICA_PRESENT', { volume, replica: wanted, present: made.replica })
+      }
+      await made.markAllIntents()
+      return made.replica
+    } finally {
+      await made.close()
+    }
   }
 
   /** Removes a replica's files if they are of this replica id; else does nothing. */
@@ -132,7 +163,6 @@ export class ReplicaHost {
         if (!hasCode(error, 'REPLICA_PRESENT')) throw error
       })
     })
-    this.#turns.delete(volume)
   }
 
   /** Space that the replica of a volume takes, in bytes. @throws REPLICA_GONE, STORE_MISSING, DISK_FAILED */
@@ -183,14 +213,17 @@ export class ReplicaHost {
       if (this.#closed)
         throw new XosanError('STORE_MISSING', { sr, path: '', reason: 'this process is ending' })
       const opened = this.#open.get(volume)
+      let { startedAt } = this.#context
       if (opened !== undefined) {
         if (opened.replica.failure === undefined) return opened
         this.#open.delete(volume)
         await opened.close().catch(() => undefined)
+        // What it has promised is forgotten with it, as when a process starts.
+        startedAt = this.#options.clock.now()
       }
       const { disk } = await this.#options.store(sr)
       const replica = await LocalReplica.open(disk, volume, this.#options.identity.boot)
-      const service = new ReplicaService(replica, this.#context)
+      const service = new ReplicaService(replica, { ...this.#context, startedAt })
       this.#open.set(volume, service)
       return service
     })

@@ -19,10 +19,10 @@ import { RegionSet } from '../../core/mirror/region-set.ts'
 import { type MirrorTiming } from '../../core/mirror/timing.ts'
 import { datapathIndexOf } from '../../core/placement/datapath-index.ts'
 import { type Clock } from '../../core/ports/clock.ts'
-import { type HostId, REGION_BYTES, type StoreId, type VolumeKey } from '../../core/units.ts'
+import { type HostId, REGION_BYTES, type VolumeKey } from '../../core/units.ts'
 import { RpcClient } from '../../rpc/client.ts'
 import { mirrorApi, type MirrorMethod, type MirrorParams, type MirrorResult } from '../../rpc/mirror-api.ts'
-import { type ReplicaSession } from '../mirror/replica-peer.ts'
+import { type ReplicaSession, type CreatedReplica } from '../mirror/replica-peer.ts'
 import { RemoteSession } from '../replica-remote/remote-session.ts'
 import { type HostDirectory } from './host-directory.ts'
 import { type PeerTransport } from './peer-process.ts'
@@ -98,10 +98,10 @@ export class RpcPeerTransport implements PeerTransport {
     await this.#call('mirror.finish', request)
   }
 
-  async create(address: Omit<ReplicaAddress, 'store'>, blank: boolean): Promise<StoreId> {
+  async create(address: Omit<ReplicaAddress, 'store'>, blank: boolean): Promise<CreatedReplica> {
     const { sr, volume, replica, layers, size } = address
     const params = { address: { sr, volume, replica, layers: [...layers], size }, blank }
-    return (await this.#call('mirror.create', params, this.#calls, CREATE_MS)).store
+    return this.#call('mirror.create', params, this.#calls, CREATE_MS)
   }
 
   async openSession(name: SessionName): Promise<ReplicaSession> {

@@ -23,7 +23,7 @@ import { RegionSet } from '../../core/mirror/region-set.ts'
 import { ReplicaRights } from '../../core/mirror/replica-rights.ts'
 import { type MirrorTiming } from '../../core/mirror/timing.ts'
 import { type Clock } from '../../core/ports/clock.ts'
-import { type Millis } from '../../core/units.ts'
+import { type Millis, type RegionIndex, type VolumeKey } from '../../core/units.ts'
 import { Mutex } from '../mirror/signal.ts'
 import { type LocalReplica } from './local-replica.ts'
 import { ReplicaSessionDevice } from './replica-session.ts'
@@ -34,8 +34,10 @@ export interface ReplicaServiceContext {
   readonly clock: Clock
   readonly timing: MirrorTiming
   readonly promises: PromiseGiver
-  /** When this process started, on its clock. */
+  /** Since when nothing that was promised before is known: the start of this process, on its clock. */
   readonly startedAt: Millis
+  /** Whether this very process is the primary of a volume, as far as it knows. */
+  readonly isServing: (volume: VolumeKey) => boolean
 }
 
 export class ReplicaService {
@@ -63,7 +65,11 @@ export class ReplicaService {
   async #accept(request: AcceptRequest): Promise<AcceptAnswer> {
     const { identity, clock, promises } = this.#context
     const now = clock.now()
-    const verdict = this.#rights.judge(request, now, process => promises.renewedAt(process.incarnation))
+    const verdict = this.#rights.judge(request, now, process => {
+      // Nobody beats for the process that the replica is in: it lives as long as it serves the volume.
+      if (process.incarnation !== identity.incarnation) return promises.renewedAt(process.incarnation)
+      return this.#context.isServing(request.address.volume) ? now : null
+    })
     if (verdict.kind !== 'accept') return { ...verdict, identity }
     // From here the heartbeats of the one that loses by it renew nothing for this volume.
     const loser = this.#rights.accept(request)
@@ -110,7 +116,7 @@ export class ReplicaService {
       if (!this.#rights.openSession(name.epoch, name.session)) throw this.#stale(name)
       await this.#endSession('a new session was opened')
       if (this.replica.failure !== undefined) throw this.replica.failure
-      const session = new ReplicaSessionDevice(this.replica, name.session)
+      const session = new ReplicaSessionDevice(this.replica, name.session, name.epoch)
       this.#session = session
       void session.closed.then(() => {
         if (this.#session === session) this.#rights.closeSession(name.session)
@@ -129,16 +135,19 @@ export class ReplicaService {
   async clear({ name, upTo, regions, reconciled }: ClearRequest): Promise<void> {
     const session = this.#requireSession(name)
     const clean = new RegionSet(this.replica.intents.size)
+    let before = 0
     for (const { first, end } of regions) {
-      if (first < 0 || end > clean.size || first > end) {
+      // Sorted and apart, so that the work is bounded by the volume and not by the message.
+      if (first < before || end > clean.size || first > end) {
         throw new XosanError('INVALID_ARGUMENT', {
           what: 'a range of regions',
-          reason: 'it is outside of the volume',
+          reason: 'it is outside of the volume, or out of order',
         })
       }
       for (let region = first; region < end; region++) {
-        if (!session.changedAfter(region, upTo)) clean.add(region as never)
+        if (!session.changedAfter(region, upTo)) clean.add(region as RegionIndex)
       }
+      before = end
     }
     this.replica.clearIntents(clean)
     if (reconciled && this.replica.mayHaveLost) await this.replica.clearLost()
@@ -175,7 +184,8 @@ export class ReplicaService {
   #epochAnswer(granted: boolean, asker: ProcessIdentity): EpochAnswer {
     const { identity, promises } = this.#context
     if (!granted) return { kind: 'refused', identity, accepted: this.#rights.accepted }
-    return { kind: 'ok', identity, takenAway: promises.takenAwayFrom(asker.incarnation) }
+    const takenAway = promises.takenAwayFrom(asker.incarnation)
+    return { kind: 'ok', identity, takenAway, lostAt: this.replica.lostAt }
   }
 
   /** Checks that this is the replica that is meant; says so when its disk fails on the way. */
@@ -206,7 +216,9 @@ export class ReplicaService {
   #requireSession(name: SessionName): ReplicaSessionDevice {
     this.#requireAddress(name.address)
     const session = this.#session
-    if (session === null || this.#rights.session !== name.session) throw this.#stale(name)
+    // Numbers begin anew with each epoch: a message that comes late must not meet a session of the same number.
+    const same = session !== null && session.number === name.session && session.epoch === name.epoch
+    if (!same || this.#rights.session !== name.session) throw this.#stale(name)
     return session
   }
 

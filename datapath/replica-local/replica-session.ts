@@ -2,6 +2,7 @@ import { XosanError } from '../../core/errors.ts'
 import {
   type ByteLength,
   type ByteOffset,
+  type Epoch,
   endRegion,
   firstRegion,
   type Sequence,
@@ -30,7 +31,9 @@ const REGIONS_REMEMBERED = 65_536
 export class ReplicaSessionDevice implements ReplicaSession {
   readonly closed: Promise<string>
   readonly #replica: BlockDevice
-  readonly #number: SessionNumber
+  readonly number: SessionNumber
+  /** The epoch at which it was opened. */
+  readonly epoch: Epoch
   /** Region -> number of the last change that touched it, for the latest changes of this session. */
   #lastChange = new Map<number, Sequence>()
   #olderChange = new Map<number, Sequence>()
@@ -40,9 +43,10 @@ export class ReplicaSessionDevice implements ReplicaSession {
   #over: string | null = null
   #resolveClosed!: (reason: string) => void
 
-  constructor(replica: BlockDevice, number: SessionNumber) {
+  constructor(replica: BlockDevice, number: SessionNumber, epoch: Epoch) {
     this.#replica = replica
-    this.#number = number
+    this.number = number
+    this.epoch = epoch
     this.closed = new Promise(resolve => (this.#resolveClosed = resolve))
   }
 
@@ -109,7 +113,7 @@ export class ReplicaSessionDevice implements ReplicaSession {
 
   #requireOpen(): void {
     if (this.#over !== null)
-      throw new XosanError('SESSION_STALE', { session: this.#number, current: this.#over })
+      throw new XosanError('SESSION_STALE', { session: this.number, current: this.#over })
   }
 
   #forgetOldest(): void {

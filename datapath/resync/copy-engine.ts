@@ -3,7 +3,7 @@
  * replica that was away with them (resync). One engine, because both copy from a source to targets under a lock
  * that keeps the guest's writes away from the region for the moment that it takes.
  */
-import { type CopyTask, type ResyncPlan } from '../../core/mirror/resync-plan.ts'
+import { type CopyTarget, type CopyTask, type ResyncPlan } from '../../core/mirror/resync-plan.ts'
 import { type Clock } from '../../core/ports/clock.ts'
 import {
   type ByteLength,
@@ -28,7 +28,7 @@ export interface CopyHost {
   link(replica: ReplicaId): ReplicaLink | undefined
   mustAcknowledge(link: ReplicaLink): boolean
   isUnreconciled(region: RegionIndex): boolean
-  /** A region was copied to every target of its task that is still there. */
+  /** A region was copied to those who lacked it. */
   copied(region: RegionIndex): void
 }
 
@@ -69,10 +69,11 @@ export class CopyEngine {
   async #run(task: CopyTask): Promise<void> {
     let delay: Millis | null = null
     try {
-      await this.#copy(task)
+      const { region } = task
+      const targets = await this.#copy(region)
       if (this.#stopped) return
-      this.#plan.done(task)
-      this.#host.copied(task.region)
+      this.#plan.done({ region, targets })
+      this.#host.copied(region)
       if (this.#host.guestBusy) delay = GUEST_PAUSE_MS
     } catch {
       // The session that failed says why, and its link acts on it; the region stays needed.
@@ -84,40 +85,45 @@ export class CopyEngine {
     this.kick()
   }
 
-  async #copy(task: CopyTask): Promise<void> {
+  /** @returns the targets that have the region now */
+  async #copy(region: RegionIndex): Promise<readonly CopyTarget[]> {
     const host = this.#host
-    const offset = (task.region * REGION_BYTES) as ByteOffset
+    const offset = (region * REGION_BYTES) as ByteOffset
     const unlock = await host.lock(offset, REGION_BYTES as ByteLength)
     try {
+      // Only now: while the lock was waited for the source may have changed, and with it who lacks what.
       const source = host.source()
       const from = source?.session
       if (source === null || from == null) throw new Error('no source')
+      const targets = this.#plan.targetsOf(region)
+      const links = this.#connected(targets, source)
       const length = Math.min(REGION_BYTES, from.size - offset) as ByteLength
-      const targets = this.#targets(task, source)
-      if (targets.length > 0) {
+      if (links.length > 0) {
         const extents = await from.allocation(offset, length)
         const data = await readExtents(source, offset, extents)
-        await Promise.all(targets.map(async target => this.#send(target, offset, extents, data)))
+        await Promise.all(links.map(async target => this.#send(target, offset, extents, data)))
       }
-      if (host.isUnreconciled(task.region)) {
+      if (host.isUnreconciled(region)) {
         // What a read is about to see must not be undone by a power cut: durable first, the source's copy too.
-        const relied = targets.filter(target => host.mustAcknowledge(target))
-        await Promise.all([source, ...relied].map(async link => link.session!.flush()))
+        const relied = links.filter(target => host.mustAcknowledge(target))
+        await Promise.all([source, ...relied].map(async link => link.flush()))
       }
+      if (source !== host.source()) throw new Error('the source has changed')
+      return targets
     } finally {
       unlock()
     }
   }
 
-  #targets(task: CopyTask, source: ReplicaLink): ReplicaLink[] {
-    const targets: ReplicaLink[] = []
-    for (const { replica } of task.targets) {
+  #connected(targets: readonly CopyTarget[], source: ReplicaLink): ReplicaLink[] {
+    const links: ReplicaLink[] = []
+    for (const { replica } of targets) {
       const link = this.#host.link(replica)
       if (link === undefined || link === source) continue
-      if (link.session !== null) targets.push(link)
+      if (link.session !== null) links.push(link)
       else if (this.#host.mustAcknowledge(link)) throw new Error('an in-sync target is away')
     }
-    return targets
+    return links
   }
 
   async #send(

@@ -78,12 +78,12 @@ class PlainReplica implements ReplicaPeer {
   }
 
   async confirm() {
-    return { kind: 'ok', identity: this.identity, takenAway: 0 } as const
+    return { kind: 'ok', identity: this.identity, takenAway: 0, lostAt: null } as const
   }
 
   async raise() {
     this.#say('raises its epoch')
-    return { kind: 'ok', identity: this.identity, takenAway: 0 } as const
+    return { kind: 'ok', identity: this.identity, takenAway: 0, lostAt: null } as const
   }
 
   async intents(): Promise<RegionSet> {
@@ -99,7 +99,7 @@ class PlainReplica implements ReplicaPeer {
     // As above.
   }
 
-  async create(): Promise<StoreId> {
+  async create(): Promise<never> {
     throw new Error('nothing is created here')
   }
 
@@ -195,6 +195,7 @@ describe('scenario: a replica comes back while a write is on its way to another 
       volume,
       identity: own.identity,
       purpose: 'guest',
+      resumed: false,
       clock,
       random,
       records: new RecordStore(

@@ -168,7 +168,7 @@ describe('changes of the record, by law', () => {
               return assert.fail(`not a step of an open: ${step.do}`)
           }
         }
-        const options = { host: HOST_B, purpose: 'guest', timing: DEFAULT_TIMING } as const
+        const options = { host: HOST_B, purpose: 'guest', timing: DEFAULT_TIMING, resumes: false } as const
         const outcome = run(openVolume({ ...options, deadline: ms(20_000), cancelled: () => false }), perform)
         if (outcome.kind !== 'opened') return
         opened++

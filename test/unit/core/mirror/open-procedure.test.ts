@@ -62,10 +62,20 @@ class World {
     return { kind: 'conflict', state: this.state, revision: this.revision }
   }
 
+  resumes = false
+
   open() {
     const { purpose } = this
     const cancelled = (): boolean => this.cancelled
-    const options = { host: HOST_B, purpose, deadline: ms(this.deadline), timing: DEFAULT_TIMING, cancelled }
+    const { resumes, deadline } = this
+    const options = {
+      host: HOST_B,
+      purpose,
+      deadline: ms(deadline),
+      timing: DEFAULT_TIMING,
+      cancelled,
+      resumes,
+    }
     return run(openVolume(options), step => this.#perform(step))
   }
 
@@ -111,6 +121,21 @@ describe('opening a volume', () => {
     assert.deepEqual([world.state.primary, world.state.epoch, world.state.reserved.epoch], [HOST_B, 6, 6])
     assert.deepEqual([...outcome.accepted.keys()], [replicaOn('a'), replicaOn('b')])
     assert.deepEqual([outcome.keeper.state, outcome.keeper.revision], [world.state, 3])
+  })
+
+  it('goes on for a guest from before only if nobody else had the volume since', () => {
+    for (const [primary, reserver, expected] of [
+      [HOST_B, HOST_B, 'opened'],
+      [HOST_B, HOST_A, 'opened'],
+      [null, HOST_B, 'opened'],
+      [null, HOST_A, 'active-elsewhere'],
+      [HOST_A, HOST_A, 'active-elsewhere'],
+    ] as const) {
+      const record = recordOf({ primary })
+      const world = new World({ ...record, reserved: { ...record.reserved, host: reserver } })
+      world.resumes = true
+      assert.equal(world.open().kind, expected, `primary ${String(primary)}, last reserved by ${reserver}`)
+    }
   })
 
   it('asks no stale replica', () => {
