@@ -34,23 +34,23 @@ export class MirrorDevice implements BlockDevice {
   }
 
   async read(offset: ByteOffset, into: Uint8Array): Promise<void> {
-    return this.#mirror.read(offset, into)
+    return this.#mirror.requests.read(offset, into)
   }
 
   async write({ offset, data, durable }: WriteRequest): Promise<void> {
-    return this.#mirror.change('write', { offset, length: data.length as ByteLength, durable }, data)
+    return this.#mirror.requests.change('write', { offset, length: data.length as ByteLength, durable }, data)
   }
 
   async zero(request: ZeroRequest): Promise<void> {
-    return this.#mirror.change('zero', request, null)
+    return this.#mirror.requests.change('zero', request, null)
   }
 
   async trim(request: TrimRequest): Promise<void> {
-    return this.#mirror.change('trim', request, null)
+    return this.#mirror.requests.change('trim', request, null)
   }
 
   async flush(): Promise<void> {
-    return this.#mirror.flush()
+    return this.#mirror.requests.flush()
   }
 
   async allocation(offset: ByteOffset, length: ByteLength): Promise<Extent[]> {

@@ -34,8 +34,29 @@ export class RequestCarrier {
     return this.#guestRequests > 0
   }
 
-  /** Resolves when the request is done; what cannot go on waits. @throws WRITES_LOST for a flush, once */
-  async submit(shape: CarriedShape, data: Uint8Array | null): Promise<void> {
+  /** Fills the buffer; waits while it cannot go on. */
+  async read(offset: ByteOffset, into: Uint8Array): Promise<void> {
+    if (into.length === 0) return
+    return this.#submit({ kind: 'read', offset, length: into.length as ByteLength, durable: false }, into)
+  }
+
+  /** @param data the bytes of a write, which must not change before it is acknowledged */
+  async change(
+    kind: 'write' | 'zero' | 'trim',
+    change: { offset: ByteOffset; length: ByteLength; durable: boolean; keepAllocated?: boolean },
+    data: Uint8Array | null
+  ): Promise<void> {
+    if (change.length === 0) return
+    return this.#submit({ kind, ...change }, data)
+  }
+
+  /** @throws WRITES_LOST, once, when every host that held un-flushed writes lost power */
+  async flush(): Promise<void> {
+    const nowhere = { offset: 0 as ByteOffset, length: 0 as ByteLength }
+    return this.#submit({ kind: 'flush', ...nowhere, durable: true }, null)
+  }
+
+  async #submit(shape: CarriedShape, data: Uint8Array | null): Promise<void> {
     const { state, clearing } = this.#context
     return new Promise<void>((resolve, reject) => {
       this.#guestRequests++

@@ -29,6 +29,7 @@ import { Membership } from './membership.ts'
 import { MirrorContext, type MirrorOptions } from './mirror-context.ts'
 import { Reconciliation } from './reconciliation.ts'
 import { type LinkOwner, ReplicaLink } from './replica-link.ts'
+import { type RequestCarrier } from './request-carrier.ts'
 import { pause } from './signal.ts'
 
 export type MirrorPhase = 'closed' | 'opening' | 'serving' | 'holding' | 'closing' | 'replaced'
@@ -338,26 +339,8 @@ export class VolumeMirror implements LinkOwner, CopyHost {
 
   // -- requests of the guest ------------------------------------------------------------------------------------
 
-  async read(offset: ByteOffset, into: Uint8Array): Promise<void> {
-    if (into.length === 0) return
-    const length = into.length as ByteLength
-    return this.#context.carrier.submit({ kind: 'read', offset, length, durable: false }, into)
-  }
-
-  /** @param data the bytes of a write, which must not change before it is acknowledged */
-  async change(
-    kind: 'write' | 'zero' | 'trim',
-    change: { offset: ByteOffset; length: ByteLength; durable: boolean; keepAllocated?: boolean },
-    data: Uint8Array | null
-  ): Promise<void> {
-    if (change.length === 0) return
-    return this.#context.carrier.submit({ kind, ...change }, data)
-  }
-
-  /** @throws WRITES_LOST, once, when every host that held un-flushed writes lost power */
-  async flush(): Promise<void> {
-    const nowhere = { offset: 0 as ByteOffset, length: 0 as ByteLength }
-    return this.#context.carrier.submit({ kind: 'flush', ...nowhere, durable: true }, null)
+  get requests(): RequestCarrier {
+    return this.#context.carrier
   }
 
   /** Extents of a range; what cannot be known now counts as data. */

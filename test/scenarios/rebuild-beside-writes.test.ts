@@ -213,7 +213,7 @@ describe('scenario: a replica comes back while a write is on its way to another 
     other.road = new Gate()
     const data = new Uint8Array(4096).fill(7)
     const offset = (5 * REGION_BYTES) as ByteOffset
-    const written = mirror.change(
+    const written = mirror.requests.change(
       'write',
       { offset, length: data.length as ByteLength, durable: false },
       data

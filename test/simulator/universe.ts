@@ -153,7 +153,7 @@ export class Universe {
     const key = random.uuid() as VolumeKey
     const layer = random.uuid() as LayerId
     const copies = random.chance(0.75) ? 2 : 3
-    const holders = shuffled(random, this.hosts).slice(0, copies)
+    const holders = random.shuffled(this.hosts).slice(0, copies)
     const replicas = []
     for (const host of holders) {
       const replica = random.uuid() as ReplicaId
@@ -493,13 +493,4 @@ const rawFileOf = ({ key, layer }: SimulatedVolume): string => `volumes/${key}/$
 function parseVolumeKey(key: string): VolumeKey | null {
   const parsed = parseKey(key)
   return parsed.kind === 'volume-state' ? parsed.volume : null
-}
-
-function shuffled<T>(random: SeededRandom, items: readonly T[]): T[] {
-  const result = [...items]
-  for (let i = result.length - 1; i > 0; i--) {
-    const j = random.below(i + 1)
-    ;[result[i], result[j]] = [result[j]!, result[i]!]
-  }
-  return result
 }

@@ -62,6 +62,16 @@ export class SeededRandom implements Random {
     return choices[this.below(choices.length)]!
   }
 
+  /** The items in another order. */
+  shuffled<T>(items: readonly T[]): T[] {
+    const result = [...items]
+    for (let i = result.length - 1; i > 0; i--) {
+      const j = this.below(i + 1)
+      ;[result[i], result[j]] = [result[j]!, result[i]!]
+    }
+    return result
+  }
+
   uuid(): string {
     const hex = [this.#next(), this.#next(), this.#next(), this.#next()]
       .map(word => word.toString(16).padStart(8, '0'))
