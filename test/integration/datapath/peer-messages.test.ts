@@ -107,7 +107,7 @@ describe('messages between the datapath processes of two hosts', () => {
       epoch: epoch(4),
       remainingMs: millis(12.5),
     } as const
-    const ok = { kind: 'ok', identity, takenAway: 7 } as const
+    const ok = { kind: 'ok', identity, takenAway: 7, lostAt: null } as const
     const store = id()
     replicas = Object.assign(replicas, {
       heartbeat: (request: unknown) => {
@@ -121,7 +121,7 @@ describe('messages between the datapath processes of two hosts', () => {
       finish: answering(undefined),
       create: async (request: unknown, blank: unknown) => {
         calls.push([request, blank])
-        return Promise.resolve(store)
+        return Promise.resolve({ store, replica: made.replica })
       },
     })
     const session = name(TIB)
@@ -162,7 +162,7 @@ describe('messages between the datapath processes of two hosts', () => {
     assert.deepEqual(await transport.raise(raise), { kind: 'gone', identity, reason: 'no file' })
     await transport.clear(clear)
     await transport.finish(finish)
-    assert.equal(await transport.create(made, false), store)
+    assert.deepEqual(await transport.create(made, false), { store, replica: made.replica })
     assert.deepEqual(calls, [
       { from: identity, echo: 3 },
       accept,
