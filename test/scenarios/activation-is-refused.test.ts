@@ -5,8 +5,8 @@
  * and its replica keeps its promise for as long as the process beside it serves the volume.
  */
 import assert from 'node:assert/strict'
-import { play, type ScenarioRig, writeBlock } from '../support/scenario-rig.ts'
 import { type BlockDevice } from '../../datapath/block-device.ts'
+import { nodeOf, play, type ScenarioRig, writeBlock } from '../support/scenario-rig.ts'
 
 const REGIONS = 8
 /** Longer than stragglers of the network and of the disks together, in milliseconds. */
@@ -78,6 +78,35 @@ describe('scenario: another host is told to activate a volume that serves a gues
       rig.reachesCoordinator(h1, true)
       await rig.world.pause(5_000)
       await assertRefused(rig, device)
+    }))
+
+  it('it takes no replica whose promise has run out while the primary could not reach it', async () =>
+    play(14, REGIONS, async rig => {
+      const [h1, h2, h3] = rig.hosts
+      await rig.create(h1, h2)
+      const device = await rig.activate(h1)
+      await rig.world.pause(6_000)
+      rig.reachesCoordinator(h1, false)
+      rig.network.cut(h1, h2)
+      rig.network.cut(h2, h1)
+      // By now h2 owes h1 nothing any more, and would accept whoever asks.
+      await rig.world.pause(10_000)
+      const { replicas } = nodeOf(h2)
+      const accept = replicas.accept.bind(replicas)
+      const answers: string[] = []
+      replicas.accept = async request => {
+        const answer = await accept(request)
+        answers.push(answer.kind)
+        return answer
+      }
+      await assert.rejects(rig.activate(h3), { code: 'ACTIVATED_ON_ANOTHER_HOST' })
+      assert.equal(answers.includes('accepted'), false)
+      rig.network.heal()
+      rig.reachesCoordinator(h1, true)
+      await writeBlock(device, 0, 2, true)
+      await rig.until('all is well', () => rig.allInSync)
+      assert.equal(rig.isPrimary(h1), true)
+      rig.assertIdentical(h1, h2)
     }))
 
   it("it is refused when the primary's own replica is the only one that is in-sync", async () =>
