@@ -11,6 +11,8 @@ import { type ReplicaLink } from './replica-link.ts'
 import { type ReplicaSession } from './replica-peer.ts'
 import { Mutex } from './signal.ts'
 
+type Patience = 'once' | 'until done'
+
 /** What only the mirror as a whole can do. */
 interface MembershipOwner {
   /** True once the opening that this belongs to is over. */
@@ -66,7 +68,9 @@ export class Membership {
       try {
         if (!(await this.#flushOneOf(whole)) || !this.#context.mustAcknowledge(link)) return
         this.#context.logOf('replica taken out', link, reason)
-        if (await this.#change(record => record.inSync && record.replica !== replica)) plan.drop(replica)
+        // Without the coordinator it is tried once: the replica may be back before the coordinator is.
+        const done = await this.#change(record => record.inSync && record.replica !== replica, 'once')
+        if (done) plan.drop(replica)
       } finally {
         state.acknowledgeOnlyDurable(false)
         this.#context.carrier.drain()
@@ -85,7 +89,7 @@ export class Membership {
   /** Raises the epoch and changes nothing else: a contender's reservation is void by it. */
   async raise(): Promise<void> {
     await this.#turn.run(async () => {
-      if (!this.#owner.stopped) await this.#change(record => record.inSync)
+      if (!this.#owner.stopped) await this.#change(record => record.inSync, 'until done')
     })
   }
 
@@ -100,8 +104,10 @@ export class Membership {
       if (this.#owner.stopped || this.#context.mustAcknowledge(link)) return
       this.#context.logOf('replica replaced', link, reason)
       const lost = link.record.replica
-      const done = await this.#changeRecord((record, from) =>
-        replaceReplica(record, identity.host, from, random.uuid(), lost, { replica, store })
+      const done = await this.#changeRecord(
+        (record, from) =>
+          replaceReplica(record, identity.host, from, random.uuid(), lost, { replica, store }),
+        'until done'
       )
       if (!done) return
       link.stop('it was replaced')
@@ -163,7 +169,7 @@ export class Membership {
         while (!state.caughtUp(replica, upTo)) await session.orLost(changed.next())
         await link.flush()
         session.check()
-        if (!(await this.#change(record => record.inSync || record.replica === replica))) {
+        if (!(await this.#change(record => record.inSync || record.replica === replica, 'until done'))) {
           throw new Error('the record did not change')
         }
         link.lostAt = null
@@ -176,23 +182,35 @@ export class Membership {
     })
   }
 
-  /** Changes who is in-sync, with the turn held. @returns whether the record says so now */
-  async #change(inSync: (record: ReplicaRecord) => boolean): Promise<boolean> {
+  /**
+   * Changes who is in-sync, with the turn held.
+   * @param patience whether to end when the coordinator cannot be reached and certainly did nothing
+   * @returns whether the record says so now
+   */
+  async #change(inSync: (record: ReplicaRecord) => boolean, patience: Patience): Promise<boolean> {
     const { identity, random } = this.#context.options
-    return this.#changeRecord((state, from) =>
-      changeMembership(state, identity.host, from, random.uuid(), inSync)
+    return this.#changeRecord(
+      (state, from) => changeMembership(state, identity.host, from, random.uuid(), inSync),
+      patience
     )
   }
 
-  async #changeRecord(change: (state: VolumeState, from: Epoch) => VolumeState | null): Promise<boolean> {
+  async #changeRecord(
+    change: (state: VolumeState, from: Epoch) => VolumeState | null,
+    patience: Patience
+  ): Promise<boolean> {
     const { options, keeper, links } = this.#context
     const { identity, timing } = options
-    const mayGiveUp = (): boolean => this.#owner.stopped
+    const mayGiveUp = (): boolean => this.#owner.stopped || patience === 'once'
     const steps = changeMembershipOf(keeper, identity.host, change, mayGiveUp, timing.retryDelayMs)
     const outcome = await this.#context.run(steps)
     if (this.#owner.stopped) return false
     if (outcome.kind === 'replaced') this.#owner.replaced()
-    if (outcome.kind !== 'changed') return false
+    if (outcome.kind !== 'changed') {
+      // What was begun counts no more, on either side.
+      if (outcome.kind !== 'replaced') this.#context.syncStandings()
+      return false
+    }
     for (const replica of outcome.behind) links.get(replica)?.session?.abort('it did not store the new epoch')
     this.#context.log('membership changed', { epoch: keeper.state.epoch })
     this.#context.syncStandings()
