@@ -18,6 +18,19 @@ export interface BlockDeviceCapabilities {
   readonly sequenced: boolean
 }
 
+/** Of a device that can do everything and whose changes need no order from outside. */
+export const FULL_CAPABILITIES: BlockDeviceCapabilities = {
+  writable: true,
+  flush: true,
+  fua: true,
+  trim: true,
+  zero: true,
+  fastZero: true,
+  allocation: true,
+  multiConnection: true,
+  sequenced: false,
+}
+
 interface Change {
   readonly offset: ByteOffset
   /** The change is durable before the call returns. */

@@ -1,29 +1,17 @@
 import { type ByteLength, type ByteOffset } from '../../core/units.ts'
 import {
   type BlockDevice,
-  type BlockDeviceCapabilities,
   type Extent,
+  FULL_CAPABILITIES,
   type TrimRequest,
   type WriteRequest,
   type ZeroRequest,
 } from '../block-device.ts'
 import { type VolumeMirror } from './volume-mirror.ts'
 
-const CAPABILITIES: BlockDeviceCapabilities = {
-  writable: true,
-  flush: true,
-  fua: true,
-  trim: true,
-  zero: true,
-  fastZero: true,
-  allocation: true,
-  multiConnection: true,
-  sequenced: false,
-}
-
 /** The volume as its guest sees it. What cannot go on now waits; see `VolumeMirror`. */
 export class MirrorDevice implements BlockDevice {
-  readonly capabilities = CAPABILITIES
+  readonly capabilities = FULL_CAPABILITIES
   readonly size: ByteLength
   readonly #mirror: VolumeMirror
 

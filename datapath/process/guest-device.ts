@@ -1,8 +1,8 @@
 import { type ByteLength, type ByteOffset } from '../../core/units.ts'
 import {
   type BlockDevice,
-  type BlockDeviceCapabilities,
   type Extent,
+  FULL_CAPABILITIES,
   type TrimRequest,
   type WriteRequest,
   type ZeroRequest,
@@ -11,24 +11,12 @@ import { MirrorDevice } from '../mirror/mirror-device.ts'
 import { type VolumeMirror } from '../mirror/volume-mirror.ts'
 import { Signal } from '../mirror/signal.ts'
 
-const CAPABILITIES: BlockDeviceCapabilities = {
-  writable: true,
-  flush: true,
-  fua: true,
-  trim: true,
-  zero: true,
-  fastZero: true,
-  allocation: true,
-  multiConnection: true,
-  sequenced: false,
-}
-
 /**
  * The volume behind a guest's socket. It outlives the times that this host is the primary: while it is not, requests
  * wait, because to a guest a wait is harmless and an error is the end of its disk.
  */
 export class GuestDevice implements BlockDevice {
-  readonly capabilities = CAPABILITIES
+  readonly capabilities = FULL_CAPABILITIES
   #size: ByteLength
   #current: BlockDevice | null = null
   readonly #changed = new Signal()

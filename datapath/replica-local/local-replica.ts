@@ -14,8 +14,8 @@ import {
 } from '../../core/units.ts'
 import {
   type BlockDevice,
-  type BlockDeviceCapabilities,
   type Extent,
+  FULL_CAPABILITIES,
   type TrimRequest,
   type WriteRequest,
   type ZeroRequest,
@@ -33,18 +33,6 @@ import {
 } from './replica-directory.ts'
 import { Operations } from './operations.ts'
 import { MetadataFile, openLocked, type ReplicaMetadata } from './replica-metadata.ts'
-
-const CAPABILITIES: BlockDeviceCapabilities = {
-  writable: true,
-  flush: true,
-  fua: true,
-  trim: true,
-  zero: true,
-  fastZero: true,
-  allocation: true,
-  multiConnection: true,
-  sequenced: false,
-}
 
 /** What `acceptEpoch` is told beside the epoch. */
 export interface AcceptOptions {
@@ -64,7 +52,7 @@ export interface AcceptOptions {
  * `mayHaveLost` is true.
  */
 export class LocalReplica implements BlockDevice {
-  readonly capabilities = CAPABILITIES
+  readonly capabilities = FULL_CAPABILITIES
   readonly #disk: Disk
   readonly #boot: BootId
   readonly #file: MetadataFile
