@@ -96,7 +96,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'a rebuilt replica counts before it has flushed',
     file: 'datapath/mirror/membership.ts',
-    find: 'await session.flush()\n        if',
+    find: 'await link.flush()\n        session.check()\n        if',
     replace: 'if',
   },
   {
