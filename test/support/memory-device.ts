@@ -7,6 +7,7 @@ import {
   type TrimRequest,
   type WriteRequest,
   type ZeroRequest,
+  FULL_CAPABILITIES,
 } from '../../datapath/block-device.ts'
 
 /** One call that reached the device, as tests look at it. */
@@ -47,15 +48,7 @@ export class MemoryDevice implements BlockDevice {
     this.size = byteLength(size)
     this.#before = options.before
     this.capabilities = {
-      writable: true,
-      flush: true,
-      fua: true,
-      trim: true,
-      zero: true,
-      fastZero: true,
-      allocation: true,
-      multiConnection: true,
-      sequenced: false,
+      ...FULL_CAPABILITIES,
       ...options.capabilities,
     }
   }
