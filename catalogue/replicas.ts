@@ -14,9 +14,12 @@ export interface CataloguedReplica {
 
 type ReplicaRow = Omit<CataloguedReplica, 'inSync'> & { readonly inSync: number }
 
+const replicaOf = (row: ReplicaRow): CataloguedReplica => ({ ...row, inSync: row.inSync !== 0 })
+
 /** Which replicas the records place on which host. */
 export class Replicas {
   readonly #onHost: Database.Statement<[HostId], ReplicaRow>
+  readonly #staleBesideOneOn: Database.Statement<[HostId], ReplicaRow>
   readonly #put: Database.Statement<[SrId, VolumeKey, ReplicaId, HostId, StoreId, number]>
   readonly #remove: Database.Statement<[SrId, VolumeKey]>
 
@@ -24,6 +27,17 @@ export class Replicas {
     this.#onHost = database.prepare(
       `SELECT sr, volume, replica, host, store, in_sync AS inSync FROM replicas
        WHERE host = ? ORDER BY sr, volume, replica`
+    )
+    this.#staleBesideOneOn = database.prepare(
+      `SELECT sr, volume, replica, host, store, in_sync AS inSync FROM replicas
+       WHERE in_sync = 0
+         AND EXISTS (SELECT 1 FROM volumes
+                     WHERE volumes.sr = replicas.sr AND volumes.volume = replicas.volume
+                       AND volumes.primary_host IS NULL)
+         AND EXISTS (SELECT 1 FROM replicas AS own
+                     WHERE own.sr = replicas.sr AND own.volume = replicas.volume
+                       AND own.host = ? AND own.in_sync = 1)
+       ORDER BY sr, volume, replica`
     )
     this.#put = database.prepare(
       'INSERT INTO replicas (sr, volume, replica, host, store, in_sync) VALUES (?, ?, ?, ?, ?, ?)'
@@ -33,7 +47,15 @@ export class Replicas {
 
   /** Replicas that the records place on a host. Volumes that cannot be read are missing here. */
   onHost(host: HostId): CataloguedReplica[] {
-    return this.#onHost.all(host).map(row => ({ ...row, inSync: row.inSync !== 0 }))
+    return this.#onHost.all(host).map(replicaOf)
+  }
+
+  /**
+   * Replicas that are not in-sync, of closed volumes of which a host has one that is: what that host could bring up to
+   * date. Volumes that cannot be read are missing here.
+   */
+  staleBesideOneOn(host: HostId): CataloguedReplica[] {
+    return this.#staleBesideOneOn.all(host).map(replicaOf)
   }
 
   put(sr: SrId, volume: VolumeKey, state: VolumeState): void {

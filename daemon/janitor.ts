@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { reasonOf } from '../core/errors.ts'
 import { type Operation, type VolumeState } from '../core/mirror/volume-record.ts'
 import { type Timer } from '../core/ports/clock.ts'
-import { type HostId, millis, type Millis, type SrId, type VolumeKey } from '../core/units.ts'
+import { millis, type Millis, type SrId, type VolumeKey } from '../core/units.ts'
 import { parseKey, storeKey, tombstoneKey } from '../cluster/keys.ts'
 import { parseStoreRecord, serialiseStoreRecord } from '../cluster/records.ts'
 import { amend } from '../volume/amend.ts'
@@ -17,6 +17,7 @@ import { Deadline } from '../volume/deadline.ts'
 import { removeSr } from '../volume/sr/remove.ts'
 import { removeVolume } from '../volume/volumes/volume-record.ts'
 import { type Log } from './log.ts'
+import { StaleVolumes } from './stale-volumes.ts'
 import { type Stores } from './stores.ts'
 
 /** One task of a round may take this long; what is not done then is tried in the next round. */
@@ -27,10 +28,6 @@ const TOMBSTONES_PER_ROUND = 64
 const TOMBSTONE_DELAY_MS = 200
 /** Another host's operation is left alone for this long: a host that is busy or restarting comes back to it itself. */
 const PATIENCE_MS = 30_000
-/** Resyncs of closed volumes begun in one round; each goes on by itself. */
-const RESYNCS_PER_ROUND = 8
-/** A host that does not answer within this time is not worth a resync now. */
-const PING_MS = 1_000
 /** The space of a store is reported when it has changed by this part of the whole. */
 const SPACE_CHANGE = 0.01
 /** Files that nobody knows are looked for now and then; they are only reported. */
@@ -38,7 +35,7 @@ const ROUNDS_PER_LOOK = 12
 
 interface JanitorOptions {
   readonly context: VolumeContext
-  readonly stores: Stores
+  readonly stores: Pick<Stores, 'attached' | 'space'>
   readonly log: Log
   readonly intervalMs: Millis
   /** Run with each round: compares the datapath processes with the references. */
@@ -49,8 +46,7 @@ export class Janitor {
   readonly #options: JanitorOptions
   /** Volumes that were seen half-done; null before the first look at all of them. */
   #halfDone: Map<VolumeKey, SrId> | null = null
-  /** Volumes that were seen with a replica that is not in-sync; null before the first look at all of them. */
-  #stale: Map<VolumeKey, SrId> | null = null
+  readonly #staleVolumes: StaleVolumes
   /** When another host's operation was first seen. */
   readonly #firstSeen = new Map<string, Millis>()
   #warnings: string[] = []
@@ -62,6 +58,7 @@ export class Janitor {
 
   constructor(options: JanitorOptions) {
     this.#options = options
+    this.#staleVolumes = new StaleVolumes(options.context, options.log)
   }
 
   /** Files on this host that no record knows: kept, and for the administrator to look at. */
@@ -77,9 +74,7 @@ export class Janitor {
   noticed(keys: readonly string[]): void {
     const parsed = keys.map(parseKey)
     for (const key of parsed) {
-      if (key.kind !== 'volume-state') continue
-      this.#halfDone?.set(key.volume, key.sr)
-      this.#stale?.set(key.volume, key.sr)
+      if (key.kind === 'volume-state') this.#halfDone?.set(key.volume, key.sr)
     }
     // Space is wanted back soon.
     if (parsed.some(({ kind }) => kind === 'tombstone')) this.#schedule(millis(TOMBSTONE_DELAY_MS))
@@ -140,7 +135,7 @@ export class Janitor {
     )
     await this.#attempt('half-done SRs could not be cleared up', () => this.#endSrs())
     await this.#attempt('half-done volumes could not be cleared up', () => this.#endVolumes())
-    await this.#attempt('stale replicas could not be brought up to date', () => this.#resyncStale())
+    await this.#attempt('stale replicas could not be brought up to date', () => this.#staleVolumes.resync())
     await this.#attempt('the space of stores could not be reported', () => this.#reportSpace())
     if (this.#rounds % ROUNDS_PER_LOOK === 1) {
       await this.#attempt('stores could not be looked through', () => this.#lookForUnknownFiles())
@@ -192,48 +187,6 @@ export class Janitor {
     const { metadata } = this.#options.context
     const volumes = metadata.srs().flatMap(({ sr }) => metadata.volumes(sr))
     return new Map(volumes.filter(({ state }) => quality(state)).map(({ key, sr }) => [key, sr]))
-  }
-
-  /** A volume that is open brings its replicas up to date by itself; one that nobody has open is opened for it. */
-  async #resyncStale(): Promise<void> {
-    const { context, log } = this.#options
-    this.#stale ??= this.#volumesWith(hasStale)
-    let begun = 0
-    for (const [key, sr] of this.#stale) {
-      const state = context.metadata.volume(sr, key)?.state
-      if (state === undefined || !hasStale(state)) {
-        this.#stale.delete(key)
-        continue
-      }
-      if (begun === RESYNCS_PER_ROUND) return
-      if (state.primary !== null || state.operation !== undefined) continue
-      if (!(await this.#isOurResync(state))) continue
-      log.info('a closed volume has a stale replica; it is brought up to date', { sr, volume: key })
-      await context.datapath.call('volume.resync', { sr, volume: key }, TASK_MS)
-      begun += 1
-    }
-  }
-
-  /** Whether this host is the first with an in-sync replica that answers, and a host with a stale one answers too. */
-  async #isOurResync(state: VolumeState): Promise<boolean> {
-    const { host } = this.#options.context
-    const replicas = state.mirrors.flat()
-    const ranked = replicas.filter(({ inSync }) => inSync).map(replica => replica.host)
-    const rank = ranked.indexOf(host)
-    if (rank === -1) return false
-    for (const other of ranked.slice(0, rank)) if (await this.#answers(other)) return false
-    for (const { host: other } of replicas.filter(({ inSync }) => !inSync)) {
-      if (await this.#answers(other)) return true
-    }
-    return false
-  }
-
-  async #answers(host: HostId): Promise<boolean> {
-    const ping = this.#options.context.agent(host).peer('host.ping', {}, PING_MS)
-    return ping.then(
-      () => true,
-      () => false
-    )
   }
 
   /**
@@ -308,5 +261,3 @@ function isInUse(metadata: Metadata, sr: SrId, volume: VolumeKey, replica: strin
   const state = metadata.volume(sr, volume)?.state
   return state?.mirrors.flat().some(candidate => candidate.replica === replica) ?? false
 }
-
-const hasStale = (state: VolumeState): boolean => state.mirrors.flat().some(({ inSync }) => !inSync)

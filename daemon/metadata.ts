@@ -3,7 +3,7 @@ import { type CatalogueFollower } from '../catalogue/follower.ts'
 import { type CataloguedVolume } from '../catalogue/volumes.ts'
 import { type Clock } from '../core/ports/clock.ts'
 import { millis, type HostId, type SrId, type VolumeKey } from '../core/units.ts'
-import { type Metadata, type StoredVolume } from '../volume/context.ts'
+import { type Metadata, type StaleReplica, type StoredVolume } from '../volume/context.ts'
 
 /** The catalogue and the follower that keeps it, as the SMAPIv3 calls see them. */
 export class CatalogueMetadata implements Metadata {
@@ -36,6 +36,11 @@ export class CatalogueMetadata implements Metadata {
 
   volumes(sr: SrId): StoredVolume[] {
     return this.#catalogue.volumes.list(sr).map(stored)
+  }
+
+  staleReplicas(besideOneOn: HostId): StaleReplica[] {
+    const replicas = this.#catalogue.replicas.staleBesideOneOn(besideOneOn)
+    return replicas.map(({ sr, volume, host }) => ({ sr, key: volume, host }))
   }
 
   sr(sr: SrId): ReturnType<Metadata['sr']> {

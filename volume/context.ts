@@ -19,6 +19,13 @@ export interface StoredVolume {
   readonly info: VolumeInfo
 }
 
+/** A replica that is not in-sync, by its volume and its host. */
+export interface StaleReplica {
+  readonly sr: SrId
+  readonly key: VolumeKey
+  readonly host: HostId
+}
+
 /**
  * The copy of all metadata that this host keeps. It may lag behind the coordinator by some milliseconds; a method
  * throws RECORD_INVALID rather than leave out a record that cannot be read.
@@ -26,6 +33,11 @@ export interface StoredVolume {
 export interface Metadata {
   volume(sr: SrId, key: VolumeKey): StoredVolume | null
   volumes(sr: SrId): readonly StoredVolume[]
+  /**
+   * Replicas that are not in-sync, of closed volumes of which a host has one that is. Those whose record cannot be
+   * read are left out.
+   */
+  staleReplicas(besideOneOn: HostId): readonly StaleReplica[]
   sr(sr: SrId): SrRecord | null
   srs(): readonly SrRecord[]
   hosts(): readonly HostRecord[]

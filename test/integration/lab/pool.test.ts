@@ -1,8 +1,15 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
 import { compareFiles } from '../../../cli/lab/compare-files.ts'
 import { connectDisk } from '../../../cli/lab/guest-disk.ts'
-import { closeVolume, openVolume, takeOverVolume } from '../../../cli/lab/pool.ts'
+import {
+  type PoolHost,
+  type PoolVolume,
+  closeVolume,
+  openVolume,
+  takeOverVolume,
+} from '../../../cli/lab/pool.ts'
 import { replicaFiles, showVolume, waitUntilInSync } from '../../../cli/lab/volume-watch.ts'
 import { byteOffset } from '../../../core/units.ts'
 import { TestLab } from '../../support/test-lab.ts'
@@ -12,7 +19,7 @@ const CHUNK = 256 * 1024
 const IN_SYNC_DEADLINE_MS = 60_000
 
 /** The shortest way through everything: from SR.create to I/O that survives the loss of either host. */
-describe('a pool of three hosts', function () {
+describe('a pool of hosts', function () {
   this.timeout(180_000)
   let lab: TestLab | null = null
 
@@ -65,4 +72,35 @@ describe('a pool of three hosts', function () {
     assert.equal(files.length, 2)
     assert.equal((await compareFiles(files[0]!, files[1]!, SIZE)).firstDifference, null)
   })
+
+  it('brings the stale replica of a closed volume up to date by itself, once its host is back', async () => {
+    lab = await TestLab.start(2)
+    const pool = lab
+    const [first] = pool.hosts
+    const volume = await pool.createVolume(SIZE)
+    const disk = await connectDisk(await openVolume(first!, volume))
+    const secondary = await pool.control(pool.hosts[1]!)
+    await secondary.kill()
+    await disk.write({ offset: byteOffset(CHUNK), data: randomBytes(CHUNK), durable: true })
+    await disk.close()
+    await closeVolume(first!, volume)
+    const { primary, replicas } = await showVolume(first!, volume)
+    assert.equal(primary, null)
+    assert.deepEqual(replicas.map(({ state }) => state).sort(), ['in-sync', 'stale'])
+
+    await secondary.start()
+    await waitUntilInSync(first!, volume, IN_SYNC_DEADLINE_MS)
+    await waitUntilClosed(first!, volume, IN_SYNC_DEADLINE_MS)
+    const files = [...(await replicaFiles(pool.path, volume)).values()]
+    assert.equal((await compareFiles(files[0]!, files[1]!, SIZE)).firstDifference, null)
+  })
 })
+
+/** What was opened for a resync is closed again. */
+async function waitUntilClosed(host: PoolHost, volume: PoolVolume, deadlineMs: number): Promise<void> {
+  const end = performance.now() + deadlineMs
+  while ((await showVolume(host, volume)).primary !== null) {
+    assert.ok(performance.now() < end, `not closed within ${deadlineMs} ms`)
+    await delay(20)
+  }
+}

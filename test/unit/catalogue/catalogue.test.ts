@@ -13,6 +13,7 @@ import {
 } from '../../../cluster/keys.ts'
 import { serialiseHostRecord, serialiseSrRecord, serialiseStoreRecord } from '../../../cluster/records.ts'
 import { hasCode } from '../../../core/errors.ts'
+import { type VolumeState } from '../../../core/mirror/volume-record.ts'
 import { type Change } from '../../../core/ports/coordinator.ts'
 import {
   type HostId,
@@ -121,6 +122,25 @@ describe('the catalogue', () => {
     assert.deepEqual(catalogue.volumes.withPrimary(h2), [{ sr, volume }])
     assert.deepEqual(catalogue.replicas.onHost(h1), [])
     assert.deepEqual(catalogue.replicas.onHost(h2), [{ sr, volume, ...stale.mirrors[0]![0]! }])
+  })
+
+  it('finds the stale replicas that a host could bring up to date: of closed volumes that it has in-sync', () => {
+    const staleOn = (host: HostId, changes: Partial<VolumeState> = {}): VolumeState => {
+      const state = sampleState([h1, h2], changes)
+      const mirror = state.mirrors[0]!.map(replica => ({ ...replica, inSync: replica.host !== host }))
+      return { ...state, mirrors: [mirror] }
+    }
+    const [closed, open, theirs, whole, unreadable] = Array.from({ length: 5 }, newVolume)
+    const state = staleOn(h2, opened(1))
+    apply(...volumeChanges(sr, closed!, state, ''))
+    apply(...volumeChanges(sr, open!, staleOn(h2, { primary: h1, ...opened(1) }), ''))
+    apply(...volumeChanges(sr, theirs!, staleOn(h1, opened(1)), ''))
+    apply(...volumeChanges(sr, whole!, sampleState([h1, h2], opened(1)), ''))
+    apply(...volumeChanges(sr, unreadable!, state, ''))
+    apply({ key: volumeStateKey(sr, unreadable!), value: '{"version":2}' })
+    const expected = [{ sr, volume: closed, ...state.mirrors[0]![1]! }]
+    assert.deepEqual(catalogue.replicas.staleBesideOneOn(h1), expected)
+    assert.deepEqual(catalogue.replicas.staleBesideOneOn(h3), [])
   })
 
   it('makes only the volume unreadable whose record is malformed, and fails its list rather than leave it out', () => {
