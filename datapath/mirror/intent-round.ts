@@ -51,7 +51,7 @@ export class IntentRound {
     if (!complete()) return false
     const clean = clearing.clearable(before, region => this.#isChanging(region))
     if (clean.isEmpty) return true
-    const regions = clean.toRanges()
+    const regions = [...clean.ranges()]
     await Promise.all(
       links.map(async ({ peer, name, lastSequence: upTo }) =>
         peer.clear({ name: name!, upTo, regions, reconciled: true })

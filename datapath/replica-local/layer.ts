@@ -25,6 +25,7 @@ import {
 } from '../../core/units.ts'
 import { type Extent } from '../block-device.ts'
 import { BlockMap, presentRuns, type MapPage } from './block-map.ts'
+import { ChangedRegions } from './changed-regions.ts'
 import { GroupCommit } from './group-commit.ts'
 import { IntentMap } from './intent-map.ts'
 import { type LayerFiles } from './layer-files.ts'
@@ -67,11 +68,13 @@ export class Layer {
   #isFlushed = true
   readonly #underWay = new Set<Change>()
   /** Regions changed since the last flush began, and those that a flush under way covers. */
-  #touched = new Set<RegionIndex>()
-  #flushing: ReadonlySet<RegionIndex> = new Set()
+  #touched: ChangedRegions
+  #flushing: ChangedRegions
   readonly #flush = new GroupCommit(() => this.#flushRound())
 
   private constructor(files: LayerFiles, intents: IntentMap, blocks: BlockMap, owner: LayerOwner) {
+    this.#touched = new ChangedRegions(intents.regions.size)
+    this.#flushing = new ChangedRegions(intents.regions.size)
     this.#data = files.data
     this.#map = files.map
     this.#live = files.live
@@ -107,7 +110,7 @@ export class Layer {
    * @param powerCut the kernel is another one than the last that changed the layer
    */
   async recover(powerCut: boolean): Promise<void> {
-    for (const { first, end } of this.#intents.regions.toRanges()) {
+    for (const { first, end } of this.#intents.regions.ranges()) {
       const offset = first * REGION_BYTES
       await this.#eachPage(offset, end * REGION_BYTES - offset, async (page, firstBlock, endBlock) => {
         if (!powerCut) return
@@ -222,7 +225,10 @@ export class Layer {
     await reserveTo(this.#live, liveFileBytes(from), liveFileBytes(to))
     await this.#data.resize(byteLength(to))
     await this.#data.sync()
-    this.#intents.grow(Math.ceil(to / REGION_BYTES))
+    const regions = Math.ceil(to / REGION_BYTES)
+    this.#intents.grow(regions)
+    this.#touched.grow(regions)
+    this.#flushing.grow(regions)
   }
 
   /** Space that the files take on the disk, in bytes. */
@@ -296,8 +302,10 @@ export class Layer {
     this.#owner.check()
     const images = this.#blocks.takeDurableImages()
     const changes = this.#changes
-    this.#flushing = this.#touched
-    this.#touched = new Set()
+    const flushing = this.#touched
+    // Empty, because rounds come one after the other, and none comes after one that failed.
+    this.#touched = this.#flushing
+    this.#flushing = flushing
     for (const change of this.#underWay) this.#touch(change)
     try {
       if (changes !== this.#changesSynced || images.length > 0) await this.#data.sync()
@@ -307,7 +315,7 @@ export class Layer {
     }
     this.#changesSynced = changes
     this.#isFlushed = true
-    this.#flushing = new Set()
+    flushing.clear()
   }
 
   #begin(first: RegionIndex, end: RegionIndex): Change {
@@ -322,10 +330,8 @@ export class Layer {
     this.#changes += 1
   }
 
-  #touch(change: Change): void {
-    for (let region = change.first; region < change.end; region = (region + 1) as RegionIndex) {
-      this.#touched.add(region)
-    }
+  #touch({ first, end }: Change): void {
+    this.#touched.addRange(first, end)
   }
 
   async #load(number: number, change: Change): Promise<MapPage> {

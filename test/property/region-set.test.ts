@@ -101,7 +101,7 @@ describe('a set of regions', () => {
         const { real, size } = replay(steps)
         const fromRanges = new RegionSet(size)
         let last = -1
-        for (const { first, end } of real.toRanges()) {
+        for (const { first, end } of real.ranges()) {
           assert.ok(first > last && end > first, 'ranges rise and do not touch')
           fromRanges.addRange(first, end)
           last = end
