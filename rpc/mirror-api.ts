@@ -35,8 +35,11 @@ import {
 
 /** A stack of a thousand snapshots is far beyond what any backup tool makes. */
 const LAYERS_MAX = 1024
-/** Ranges of one `mirror.clear`: all regions of 8 TiB, every second one set, within one line of the protocol. */
-const RANGES_MAX = 262_144
+/**
+ * Ranges of one `mirror.clear`. A round of clearing names 16,384 regions at most, whatever the size of the volume, and
+ * at worst each is a range of its own. Four times as many leave room for longer rounds, and are 3 MiB of a line.
+ */
+const RANGES_MAX = 65_536
 
 const identity = z.strictObject({
   host: hostId,

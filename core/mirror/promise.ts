@@ -25,7 +25,10 @@ interface Heard {
 
 /** Answers kept for echoes; at one heartbeat per 300 ms these are the last five seconds. */
 const ANSWERS_KEPT = 16
-/** Processes remembered; a peer that restarts in a loop must not fill the memory. */
+/**
+ * Processes remembered, 2 MiB at most: far more than the hosts of an SR run at one time, and not what a broken peer
+ * can make up.
+ */
 const PEERS_KEPT = 1024
 
 /** The replica's side: one per datapath process, for all peers. */
@@ -42,11 +45,12 @@ export class PromiseGiver {
 
   /** Takes a heartbeat and says what to answer. @param echo number of the last answer that the peer received */
   heartbeat(from: Incarnation, echo: number, now: Millis) {
+    const answer = ++this.#lastAnswer
     const peer = this.#peer(from, now)
-    const echoed = peer.answers.find(({ answer }) => answer === echo)
+    if (peer === null) return { answer, renewed: false, takenAway: this.#takes }
+    const echoed = peer.answers.find(sent => sent.answer === echo)
     const renewed = echoed !== undefined && now - echoed.sentAt <= this.#promiseTimeMs
     if (renewed) peer.renewedAt = now
-    const answer = ++this.#lastAnswer
     peer.answers.push({ answer, sentAt: now })
     if (peer.answers.length > ANSWERS_KEPT) peer.answers.shift()
     return { answer, renewed, takenAway: peer.takenAway }
@@ -59,19 +63,25 @@ export class PromiseGiver {
   }
 
   /** Notes that an epoch was accepted away from a process, which will learn it with the next answer. */
-  takeAwayFrom(process: Incarnation, now: Millis): void {
-    this.#peer(process, now).takenAway = ++this.#takes
+  takeAwayFrom(process: Incarnation): void {
+    const taken = ++this.#takes
+    const peer = this.#peers.get(process)
+    if (peer !== undefined) peer.takenAway = taken
   }
 
-  /** How often something was taken away from a process. */
+  /** A number that rises whenever something is taken away from a process. */
   takenAwayFrom(process: Incarnation): number {
     return this.#peers.get(process)?.takenAway ?? this.#takes
   }
 
-  #peer(from: Incarnation, now: Millis): Heard {
+  /**
+   * What is known of a process; null for a new one while there is no room. Its promises are not renewed then: to refuse
+   * a promise is safe, to forget one is not.
+   */
+  #peer(from: Incarnation, now: Millis): Heard | null {
     let peer = this.#peers.get(from)
     if (peer === undefined) {
-      if (this.#peers.size >= PEERS_KEPT) this.#forgetOldest(now)
+      if (this.#peers.size >= PEERS_KEPT && !this.#forgetSilent(now)) return null
       // One that was forgotten and comes again must not look as if nothing had been taken from it.
       peer = { renewedAt: -1 as Millis, answers: [], takenAway: this.#takes }
       this.#peers.set(from, peer)
@@ -79,15 +89,17 @@ export class PromiseGiver {
     return peer
   }
 
-  /** Forgets the peer that was silent for longest, unless a promise to it may still be owed. */
-  #forgetOldest(now: Millis): void {
-    for (const [incarnation, peer] of this.#peers) {
-      const last = peer.answers.at(-1)?.sentAt ?? (0 as Millis)
-      if (now - last > 10 * this.#promiseTimeMs) {
-        this.#peers.delete(incarnation)
-        return
-      }
+  /**
+   * Forgets the peers that were silent for the promise time: whatever they renewed has run out, and no answer that
+   * they got may be echoed any more.
+   * @returns whether there were any
+   */
+  #forgetSilent(now: Millis): boolean {
+    const before = this.#peers.size
+    for (const [incarnation, { answers }] of this.#peers) {
+      if (now - answers.at(-1)!.sentAt > this.#promiseTimeMs) this.#peers.delete(incarnation)
     }
+    return this.#peers.size < before
   }
 }
 

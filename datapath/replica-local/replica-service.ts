@@ -73,7 +73,7 @@ export class ReplicaService {
     if (verdict.kind !== 'accept') return { ...verdict, identity }
     // From here the heartbeats of the one that loses by it renew nothing for this volume.
     const loser = this.#rights.accept(request)
-    if (loser !== null) promises.takeAwayFrom(loser.incarnation, now)
+    if (loser !== null) promises.takeAwayFrom(loser.incarnation)
     if (this.#rights.session === null) await this.#endSession('another epoch was accepted')
     // Whoever takes the volume by this answer may leave behind others that hold the same writes: durable first, so
     // that a power cut from here on loses none of them.

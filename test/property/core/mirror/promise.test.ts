@@ -108,7 +108,7 @@ class Pair {
       this.lost = true
       this.accepted++
       const loser = this.#rights.accept(request)
-      if (loser !== null) this.#giver.takeAwayFrom(loser.incarnation, this.#there(at))
+      if (loser !== null) this.#giver.takeAwayFrom(loser.incarnation)
       this.look(at)
     })
   }

@@ -73,7 +73,7 @@ describe('a replica that gives promises', () => {
     const other = 'somebody else' as Incarnation
     const before = giver.heartbeat(PRIMARY, 0, ms(0)).takenAway
     const others = giver.heartbeat(other, 0, ms(0)).takenAway
-    giver.takeAwayFrom(PRIMARY, ms(1))
+    giver.takeAwayFrom(PRIMARY)
     assert.equal(giver.heartbeat(PRIMARY, 0, ms(2)).takenAway, before + 1)
     assert.equal(giver.takenAwayFrom(PRIMARY), before + 1)
     assert.equal(giver.takenAwayFrom(other), others)
@@ -81,7 +81,7 @@ describe('a replica that gives promises', () => {
   })
 
   it('remembers what it took from a process that has not sent a heartbeat yet', () => {
-    giver.takeAwayFrom(PRIMARY, ms(0))
+    giver.takeAwayFrom(PRIMARY)
     assert.equal(giver.heartbeat(PRIMARY, 0, ms(1)).takenAway, 1)
     assert.equal(giver.renewedAt(PRIMARY), null)
   })
@@ -89,7 +89,7 @@ describe('a replica that gives promises', () => {
   it('forgets processes that have long been silent when there are very many, and none that it owes something', () => {
     const { answer } = giver.heartbeat(PRIMARY, 0, ms(0))
     const first = giver.heartbeat(REPLICA, 0, ms(0)).takenAway
-    giver.takeAwayFrom(REPLICA, ms(0))
+    giver.takeAwayFrom(REPLICA)
     giver.heartbeat(PRIMARY, answer, ms(PROMISE_MS))
     const owing = PROMISE_MS + PROMISE_MS / 2
     for (let i = 0; i < 1100; i++) giver.heartbeat(`run ${i}` as Incarnation, 0, ms(owing))
@@ -101,6 +101,48 @@ describe('a replica that gives promises', () => {
       first,
       'what was taken is not forgotten with who it was taken from'
     )
+  })
+})
+
+describe('a replica that very many processes ask for promises', () => {
+  let giver: PromiseGiver
+  beforeEach(() => (giver = new PromiseGiver(ms(PROMISE_MS))))
+
+  const nameOf = (index: number): Incarnation => `run ${index}` as Incarnation
+  /** How many of the processes have their promises renewed by a second heartbeat at a moment. */
+  const renewedAmong = (from: number, to: number, at: number): number => {
+    let renewed = 0
+    for (let index = from; index < to; index++) {
+      const { answer } = giver.heartbeat(nameOf(index), 0, ms(at))
+      if (giver.heartbeat(nameOf(index), answer, ms(at)).renewed) renewed++
+    }
+    return renewed
+  }
+
+  it('has room for a thousand that live, and renews nothing for the others', () => {
+    assert.equal(renewedAmong(0, 1024, 100), 1024)
+    assert.equal(renewedAmong(1024, 5000, 100), 0)
+    assert.equal(giver.renewedAt(nameOf(4000)), null)
+  })
+
+  it('never forgets one that it owes something for a new one', () => {
+    assert.equal(renewedAmong(0, 1024, 100), 1024)
+    renewedAmong(1024, 5000, 100 + PROMISE_MS)
+    for (let index = 0; index < 1024; index++) assert.equal(giver.renewedAt(nameOf(index)), 100)
+  })
+
+  it('has room again as soon as nothing is owed any more', () => {
+    assert.equal(renewedAmong(0, 1024, 100), 1024)
+    assert.equal(renewedAmong(1024, 2048, 100 + PROMISE_MS + 1), 1024)
+  })
+
+  it('tells one that it has no room for when something was taken from it', () => {
+    renewedAmong(0, 1024, 100)
+    const before = giver.heartbeat(PRIMARY, 0, ms(101)).takenAway
+    assert.equal(giver.takenAwayFrom(PRIMARY), before)
+    giver.takeAwayFrom(PRIMARY)
+    assert.notEqual(giver.heartbeat(PRIMARY, 0, ms(102)).takenAway, before)
+    assert.notEqual(giver.takenAwayFrom(PRIMARY), before)
   })
 })
 
