@@ -13,6 +13,13 @@ export interface CopyTarget {
   readonly needed: RegionSet
 }
 
+interface Need {
+  readonly needed: RegionSet
+  readonly total: number
+  /** It takes no copies now. */
+  held: boolean
+}
+
 /**
  * Which region is copied next, and to whom: the one engine of reconcile (in-sync replicas after a takeover, whose
  * blocks may differ where a write was in flight) and resync (a replica that was away). Regions that a read waits
@@ -20,7 +27,7 @@ export interface CopyTarget {
  */
 export class ResyncPlan {
   readonly #regions: number
-  readonly #needs = new Map<ReplicaId, { readonly needed: RegionSet; readonly total: number }>()
+  readonly #needs = new Map<ReplicaId, Need>()
   readonly #urgent: RegionIndex[] = []
   readonly #underWay = new Set<RegionIndex>()
   #sweep = 0 as RegionIndex
@@ -32,12 +39,24 @@ export class ResyncPlan {
 
   /** Adds a target, or starts it again from the beginning. @param needed what it lacks; the plan keeps the set */
   add(target: ReplicaId, needed: RegionSet): void {
-    this.#needs.set(target, { needed, total: needed.count })
+    this.#needs.set(target, { needed, total: needed.count, held: false })
   }
 
   /** Forgets a target. */
   drop(target: ReplicaId): void {
     this.#needs.delete(target)
+  }
+
+  /** Copies nothing to a target until `resume`; what it lacks is not forgotten. */
+  hold(target: ReplicaId): void {
+    const need = this.#needs.get(target)
+    if (need !== undefined) need.held = true
+  }
+
+  /** Copies to a target again. */
+  resume(target: ReplicaId): void {
+    const need = this.#needs.get(target)
+    if (need !== undefined) need.held = false
   }
 
   /** Whether a target still lacks something. */
@@ -60,10 +79,17 @@ export class ResyncPlan {
     if (!this.#urgent.includes(region)) this.#urgent.push(region)
   }
 
-  /** Who lacks a region now. */
+  /** Whether a target lacks a region. */
+  lacks(target: ReplicaId, region: RegionIndex): boolean {
+    return this.#needs.get(target)?.needed.has(region) ?? false
+  }
+
+  /** Who lacks a region and takes copies now. */
   targetsOf(region: RegionIndex): CopyTarget[] {
     const targets: CopyTarget[] = []
-    for (const [replica, { needed }] of this.#needs) if (needed.has(region)) targets.push({ replica, needed })
+    for (const [replica, { needed, held }] of this.#needs) {
+      if (!held && needed.has(region)) targets.push({ replica, needed })
+    }
     return targets
   }
 
@@ -114,8 +140,8 @@ export class ResyncPlan {
   #nextNeeded(from: RegionIndex): RegionIndex | undefined {
     if (from >= this.#regions) return undefined
     let first: RegionIndex | undefined
-    for (const { needed } of this.#needs.values()) {
-      const region = needed.firstAtOrAfter(from)
+    for (const { needed, held } of this.#needs.values()) {
+      const region = held ? undefined : needed.firstAtOrAfter(from)
       if (region !== undefined && (first === undefined || region < first)) first = region
     }
     return first

@@ -93,8 +93,7 @@ export class Reconciliation {
   copied(region: RegionIndex): void {
     const { unreconciled, state, carrier, plan } = this.#context
     if (!unreconciled.has(region)) return
-    const lacking = new Set(plan.targetsOf(region).map(({ replica }) => replica))
-    if (this.#context.relied().some(({ record }) => lacking.has(record.replica))) {
+    if (this.#context.relied().some(({ record }) => plan.lacks(record.replica, region))) {
       // One that came to lack it while it was copied to the others.
       plan.want(RECONCILE, region)
       return

@@ -88,6 +88,31 @@ describe('the plan of a resync', () => {
     assert.equal(plan.has(A), false)
   })
 
+  it('copies nothing to a target that is held, and goes on with the others', () => {
+    plan.add(A, setOf(1, 2))
+    plan.add(B, setOf(2, 3))
+    plan.hold(A)
+    assert.deepEqual(plan.targetsOf(at(1)), [])
+    const [two, three] = [take(), take()]
+    assert.deepEqual([two, three].map(whom), [[B], [B]])
+    assert.equal(plan.next(), null)
+    plan.done(two)
+    plan.resume(A)
+    assert.deepEqual([take().region, take().region], [1, 2])
+  })
+
+  it('knows what a held target lacks, and does not hold one that starts again', () => {
+    plan.add(A, setOf(1))
+    plan.hold(A)
+    assert.deepEqual([plan.lacks(A, at(1)), plan.lacks(A, at(2)), plan.lacks(B, at(1))], [true, false, false])
+    assert.equal(plan.needs(A), true)
+    plan.add(A, setOf(5))
+    assert.equal(take().region, 5)
+    plan.hold(B)
+    plan.resume(B)
+    assert.equal(plan.has(B), false)
+  })
+
   it('does not count a copy for a target that started again meanwhile', () => {
     plan.add(A, setOf(1))
     const task = take()
