@@ -11,7 +11,7 @@ import { type Timer } from '../core/ports/clock.ts'
 import { millis, type Millis, type SrId, type VolumeKey } from '../core/units.ts'
 import { parseKey, storeKey, tombstoneKey } from '../cluster/keys.ts'
 import { parseStoreRecord, serialiseStoreRecord } from '../cluster/records.ts'
-import { amend } from '../volume/amend.ts'
+import { update } from '../cluster/update.ts'
 import { type Metadata, type VolumeContext } from '../volume/context.ts'
 import { Deadline } from '../volume/deadline.ts'
 import { removeSr } from '../volume/sr/remove.ts'
@@ -105,11 +105,11 @@ export class Janitor {
       }
       const deadline = this.#deadline('deleting a replica')
       await context.datapath.call('replica.delete', { sr, volume, replica }, deadline.remainingMs())
-      await amend(
+      await update(
         context,
         tombstoneKey(sr, replica),
         entry => (entry === null ? 'unchanged' : { value: null }),
-        deadline
+        deadline.at
       )
     }
   }
@@ -216,7 +216,7 @@ export class Janitor {
       const space = await stores.space(sr, store)
       const { total, free } = record.space
       if (total === space.total && Math.abs(free - space.free) < SPACE_CHANGE * space.total) continue
-      await amend(
+      await update(
         context,
         storeKey(sr, context.host),
         entry =>
@@ -228,7 +228,7 @@ export class Janitor {
                   space,
                 }),
               },
-        this.#deadline('reporting space')
+        this.#deadline('reporting space').at
       )
     }
   }

@@ -12,6 +12,7 @@ import { openCatalogue } from '../catalogue/open.ts'
 import { openEmbeddedCoordinator } from '../cluster/embedded/embedded-coordinator.ts'
 import { hostKey } from '../cluster/keys.ts'
 import { serialiseHostRecord, type HostRecord } from '../cluster/records.ts'
+import { update } from '../cluster/update.ts'
 import { reasonOf } from '../core/errors.ts'
 import { type Clock } from '../core/ports/clock.ts'
 import { type Coordinator } from '../core/ports/coordinator.ts'
@@ -21,7 +22,6 @@ import { controlApi, type ControlMethod } from '../rpc/control-api.ts'
 import { peerApi, type PeerMethod } from '../rpc/peer-api.ts'
 import { RpcServer, type RpcServerEvent } from '../rpc/server.ts'
 import { type Json } from '../rpc/wire.ts'
-import { amend } from '../volume/amend.ts'
 import { type VolumeContext } from '../volume/context.ts'
 import { Deadline } from '../volume/deadline.ts'
 import { KeyedQueue } from '../volume/keyed-queue.ts'
@@ -213,11 +213,11 @@ async function register(
   const value = serialiseHostRecord(key, record)
   const deadline = new Deadline(clock, 'registering this host', REGISTER_MS)
   try {
-    await amend(
+    await update(
       { coordinator, clock, random: nodeRandom },
       key,
       entry => (entry?.value === value ? 'unchanged' : { value }),
-      deadline
+      deadline.at
     )
   } catch (error) {
     log.warn('this host is not known to the coordinator yet', { reason: reasonOf(error) })

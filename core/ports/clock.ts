@@ -16,3 +16,7 @@ export interface Clock {
   /** Runs an action once, no earlier than after the delay (in milliseconds). */
   after(delayMs: Millis, action: () => void): Timer
 }
+
+/** Resolves after a delay. */
+export const pause = async (clock: Clock, delayMs: Millis): Promise<void> =>
+  new Promise(resolve => clock.after(delayMs, resolve))

@@ -2,12 +2,11 @@ import { reasonOf } from '../../core/errors.ts'
 import { type ProcessIdentity, type ReplicaAddress } from '../../core/mirror/messages.ts'
 import { type Silent, type Step, type Steps } from '../../core/mirror/steps.ts'
 import { type ReplicaRecord, type VolumeState } from '../../core/mirror/volume-record.ts'
-import { type Clock } from '../../core/ports/clock.ts'
+import { type Clock, pause } from '../../core/ports/clock.ts'
 import { type Random } from '../../core/ports/random.ts'
 import { type HostId } from '../../core/units.ts'
 import { type RecordStore } from './record-store.ts'
 import { type ReplicaPeer } from './replica-peer.ts'
-import { pause } from './signal.ts'
 
 /** What the procedures of the core act upon. */
 export interface ProcedureWorld {

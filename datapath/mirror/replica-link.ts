@@ -18,7 +18,7 @@ import { type Confirmation, promiseUntil } from '../../core/mirror/promise.ts'
 import { type RegionSet } from '../../core/mirror/region-set.ts'
 import { type MirrorTiming } from '../../core/mirror/timing.ts'
 import { type ReplicaRecord } from '../../core/mirror/volume-record.ts'
-import { type Clock } from '../../core/ports/clock.ts'
+import { type Clock, pause } from '../../core/ports/clock.ts'
 import {
   type BootId,
   type Epoch,
@@ -29,7 +29,6 @@ import {
 } from '../../core/units.ts'
 import { type Purpose } from '../../core/mirror/messages.ts'
 import { type ReplicaPeer, type ReplicaSession } from './replica-peer.ts'
-import { pause } from './signal.ts'
 
 /** Why a session was ended from this side because nothing came back in time. */
 export const SILENCE = 'no answer in time'

@@ -11,7 +11,7 @@ import { changeRecord } from '../../core/mirror/record-keeper.ts'
 import { type MirrorTiming } from '../../core/mirror/timing.ts'
 import { closeVolume, replicasOf } from '../../core/mirror/volume-change.ts'
 import { type ReplicaRecord } from '../../core/mirror/volume-record.ts'
-import { type Clock, type Timer } from '../../core/ports/clock.ts'
+import { type Clock, pause, type Timer } from '../../core/ports/clock.ts'
 import {
   type ByteLength,
   type ByteOffset,
@@ -30,7 +30,6 @@ import { MirrorContext, type MirrorOptions } from './mirror-context.ts'
 import { Reconciliation } from './reconciliation.ts'
 import { type LinkOwner, ReplicaLink } from './replica-link.ts'
 import { type RequestCarrier } from './request-carrier.ts'
-import { pause } from './signal.ts'
 
 export type MirrorPhase = 'closed' | 'opening' | 'serving' | 'holding' | 'closing' | 'replaced'
 

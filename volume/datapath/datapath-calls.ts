@@ -1,8 +1,8 @@
 import { hasCode, XosanError } from '../../core/errors.ts'
-import { type HostId, type SrId, type VolumeKey } from '../../core/units.ts'
+import { pause } from '../../core/ports/clock.ts'
+import { millis, type HostId, type SrId, type VolumeKey } from '../../core/units.ts'
 import { plainNbd } from '../../datapath/frontends/plain-nbd.ts'
 import { hostId } from '../../rpc/identifiers.ts'
-import { pause } from '../amend.ts'
 import { defineCall, domain, flag, uri, type SmapiCall } from '../call.ts'
 import { type VolumeContext } from '../context.ts'
 import { type Deadline } from '../deadline.ts'
@@ -58,7 +58,7 @@ const activate = defineCall(
 )
 
 /** How soon an activation is tried again; a migration's source may be closing the volume just now. */
-const RETRY_MS = 100
+const RETRY_MS = millis(100)
 
 /** A host that does not answer within this time counts as silent. */
 const ASK_MS = 1000
@@ -87,7 +87,7 @@ async function openVolume(
       const holder = hostId.safeParse(error.parameters['host'])
       const isInUse = holder.success && (await hasGuest(context, holder.data, sr, volume))
       if (isInUse || deadline.remainingMs() < 2 * RETRY_MS) throw error
-      await pause(context, RETRY_MS)
+      await pause(context.clock, RETRY_MS)
     }
   }
 }

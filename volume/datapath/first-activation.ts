@@ -7,9 +7,9 @@ import { planFirstActivationMove } from '../../core/placement/first-activation.t
 import { type ReplicaId, type SrId, type VolumeKey } from '../../core/units.ts'
 import { tombstoneKey } from '../../cluster/keys.ts'
 import { serialiseTombstoneRecord, type TombstoneRecord } from '../../cluster/records.ts'
-import { transactUntilKnown } from '../amend.ts'
+import { transactUntilKnown } from '../../cluster/update.ts'
 import { type VolumeContext } from '../context.ts'
-import { type Deadline } from '../deadline.ts'
+import { Deadline } from '../deadline.ts'
 import { liveHosts } from '../live-hosts.ts'
 import { currentSr } from '../sr/sr-record.ts'
 import { amendState, knownVolume } from '../volumes/volume-record.ts'
@@ -28,10 +28,11 @@ export async function moveEmptyReplicaHere(
   context: VolumeContext,
   sr: SrId,
   volume: VolumeKey,
-  deadline: Deadline
+  activation: Deadline
 ): Promise<void> {
-  const { state } = await knownVolume(context, sr, volume, deadline)
+  const { state } = await knownVolume(context, sr, volume, activation)
   if (!isPristine(state) || state.mirrors.flat().some(({ host }) => host === context.host)) return
+  const deadline = new Deadline(context.clock, 'moving an empty replica', activation.remainingMs(MOVE_MS))
   try {
     const { record } = await currentSr(context, sr, deadline)
     const hosts = await liveHosts(context, sr, deadline)
@@ -70,13 +71,18 @@ async function move(context: VolumeContext, plan: Move, deadline: Deadline): Pro
   const { sr, volume, replaced, made } = plan
   const { layers, size } = plan.state
   const tombstoneOfMade = tombstone(sr, { version: 1, volume, host: made.host, replica: made.replica })
-  await transactUntilKnown(context, [{ key: tombstoneOfMade.key, revision: 0 }], [tombstoneOfMade], deadline)
+  await transactUntilKnown(
+    context,
+    [{ key: tombstoneOfMade.key, revision: 0 }],
+    [tombstoneOfMade],
+    deadline.at
+  )
   await context
     .agent(made.host)
     .replica(
       'replica.create',
       { sr, volume, replica: made.replica, store: made.store, layers: [...layers], size },
-      deadline.remainingMs(MOVE_MS)
+      deadline.remainingMs()
     )
   await amendState(
     context,

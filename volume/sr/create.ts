@@ -22,8 +22,8 @@ import {
   type SrRecord,
   type StoreRecord,
 } from '../../cluster/records.ts'
+import { transactUntilKnown, update } from '../../cluster/update.ts'
 import { type PeerResult } from '../../rpc/peer-api.ts'
-import { amend, transactUntilKnown } from '../amend.ts'
 import { configuration, defineCall, sr as srParameter, text } from '../call.ts'
 import { catchUp, settle, type VolumeContext } from '../context.ts'
 import { type Deadline } from '../deadline.ts'
@@ -146,7 +146,7 @@ async function create(
         return { key, value: serialiseStoreRecord(key, store) }
       }),
     ],
-    deadline
+    deadline.at
   )
   if (!begun.committed && !begun.current.some(({ value }) => value.includes(operation.id))) {
     throw new XosanError('SR_BUSY', { sr, operation: 'created' })
@@ -179,7 +179,7 @@ async function finish(
   operation: Operation,
   deadline: Deadline
 ): Promise<void> {
-  await amend(
+  await update(
     context,
     srKey(sr),
     entry => {
@@ -189,7 +189,7 @@ async function finish(
       if (current.id !== operation.id) throw new XosanError('SR_BUSY', { sr, operation: 'destroyed' })
       return { value: serialiseSrRecord(entry.key, rest) }
     },
-    deadline
+    deadline.at
   )
   await settle(context, deadline)
 }

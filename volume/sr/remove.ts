@@ -15,7 +15,7 @@ import { type Entry } from '../../core/ports/coordinator.ts'
 import { type SrId } from '../../core/units.ts'
 import { srKey, storesPrefix, tombstonesPrefix, volumesPrefix } from '../../cluster/keys.ts'
 import { parseSrRecord, parseStoreRecord, serialiseSrRecord, type SrRecord } from '../../cluster/records.ts'
-import { amend } from '../amend.ts'
+import { update } from '../../cluster/update.ts'
 import { settle, type VolumeContext } from '../context.ts'
 import { type Deadline } from '../deadline.ts'
 
@@ -54,7 +54,7 @@ async function beginRemoval(
   deadline: Deadline
 ): Promise<boolean> {
   let found = true
-  await amend(
+  await update(
     context,
     srKey(sr),
     entry => {
@@ -64,7 +64,7 @@ async function beginRemoval(
       if (record.operation?.id === operation.id) return 'unchanged'
       return { value: serialiseSrRecord(entry.key, { ...record, operation }) }
     },
-    deadline
+    deadline.at
   )
   return found
 }
@@ -78,7 +78,7 @@ async function endRemoval(
   others: readonly Entry[],
   deadline: Deadline
 ): Promise<void> {
-  await amend(
+  await update(
     context,
     srKey(sr),
     entry => {
@@ -89,7 +89,7 @@ async function endRemoval(
       if (current.id !== operation.id) throw new XosanError('SR_BUSY', { sr, operation: 'destroyed' })
       return { value: result(record), alongside: others.map(({ key }) => ({ key, value: null })) }
     },
-    deadline
+    deadline.at
   )
   await settle(context, deadline)
 }

@@ -2,9 +2,9 @@ import { XosanError } from '../../core/errors.ts'
 import { type SrId } from '../../core/units.ts'
 import { srKey } from '../../cluster/keys.ts'
 import { parseSrRecord, serialiseSrRecord, type SrRecord } from '../../cluster/records.ts'
+import { update } from '../../cluster/update.ts'
 import { srId } from '../../rpc/identifiers.ts'
 import { type Json } from '../../rpc/wire.ts'
-import { amend } from '../amend.ts'
 import { configuration, defineCall, sr, text, type SmapiCall } from '../call.ts'
 import { catchUp, settle, type VolumeContext } from '../context.ts'
 import { type Deadline } from '../deadline.ts'
@@ -107,7 +107,7 @@ async function describe(
   deadline: Deadline
 ): Promise<null> {
   await currentSr(context, ofSr, deadline)
-  await amend(
+  await update(
     context,
     srKey(ofSr),
     entry => {
@@ -115,7 +115,7 @@ async function describe(
       const value = serialiseSrRecord(entry.key, { ...parseSrRecord(entry.key, entry.value), ...change })
       return value === entry.value ? 'unchanged' : { value }
     },
-    deadline
+    deadline.at
   )
   await settle(context, deadline)
   return null

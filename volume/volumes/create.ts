@@ -24,7 +24,7 @@ import {
 import { srKey, volumeInfoKey, volumeStateKey } from '../../cluster/keys.ts'
 import { type SrRecord } from '../../cluster/records.ts'
 import { serialiseVolumeInfo, serialiseVolumeState } from '../../cluster/volume-state.ts'
-import { transactUntilKnown } from '../amend.ts'
+import { transactUntilKnown } from '../../cluster/update.ts'
 import { defineCall, flag, size as sizeParameter, sr as srParameter, text } from '../call.ts'
 import { type VolumeContext } from '../context.ts'
 import { type Deadline } from '../deadline.ts'
@@ -125,7 +125,7 @@ async function create(
       { key: stateKey, value: serialiseVolumeState(stateKey, state) },
       { key: infoKey, value: serialiseVolumeInfo(infoKey, info) },
     ],
-    deadline
+    deadline.at
   )
   if (!begun.committed && !begun.current.some(({ key }) => key === stateKey)) return false
   try {

@@ -10,7 +10,7 @@ import {
   serialiseVolumeInfo,
   serialiseVolumeState,
 } from '../../cluster/volume-state.ts'
-import { amend } from '../amend.ts'
+import { update } from '../../cluster/update.ts'
 import { catchUp, settle, type StoredVolume, type VolumeContext } from '../context.ts'
 import { type Deadline } from '../deadline.ts'
 
@@ -50,7 +50,7 @@ export async function amendState(
   alongside: readonly Change[] = []
 ): Promise<void> {
   const key = volumeStateKey(sr, volume)
-  await amend(
+  await update(
     context,
     key,
     entry => {
@@ -59,7 +59,7 @@ export async function amendState(
       const changed = change(state)
       return changed === state ? 'unchanged' : { value: serialiseVolumeState(key, changed), alongside }
     },
-    deadline
+    deadline.at
   )
   await settle(context, deadline)
 }
@@ -73,7 +73,7 @@ export async function amendInfo(
   deadline: Deadline
 ): Promise<void> {
   const key = volumeInfoKey(sr, volume)
-  await amend(
+  await update(
     context,
     key,
     entry => {
@@ -81,7 +81,7 @@ export async function amendInfo(
       const value = serialiseVolumeInfo(key, change(parseVolumeInfo(key, entry.value)))
       return value === entry.value ? 'unchanged' : { value }
     },
-    deadline
+    deadline.at
   )
   await settle(context, deadline)
 }
@@ -100,7 +100,7 @@ export async function removeVolume(
   deadline: Deadline
 ): Promise<void> {
   const key = volumeStateKey(sr, volume)
-  await amend(
+  await update(
     context,
     key,
     entry => {
@@ -112,7 +112,7 @@ export async function removeVolume(
         alongside: [{ key: volumeInfoKey(sr, volume), value: null }, ...tombstones(sr, volume, state)],
       }
     },
-    deadline
+    deadline.at
   )
   await settle(context, deadline)
 }

@@ -19,18 +19,14 @@ const coordinator = await openEmbeddedCoordinator({
 process.stdout.write('ready\n')
 for (let i = 1; i <= Number(times); i++) {
   await update(
-    coordinator,
+    { coordinator, clock, random: nodeRandom },
     'counts',
     current => {
       const counts = JSON.parse(current?.value ?? '{}') as Record<string, number>
-      return { value: JSON.stringify({ ...counts, [name]: (counts[name] ?? 0) + 1 }) }
+      const counted = counts[name] ?? 0
+      return counted === i ? 'unchanged' : { value: JSON.stringify({ ...counts, [name]: counted + 1 }) }
     },
-    {
-      clock,
-      random: nodeRandom,
-      deadline: millis(clock.now() + 120_000),
-      isMine: current => (JSON.parse(current?.value ?? '{}') as Record<string, number>)[name] === i,
-    }
+    millis(clock.now() + 120_000)
   )
   process.stdout.write('counted\n')
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
-import { type Proposal, type Updated, update } from '../../../cluster/update.ts'
+import { type Proposal, transactUntilKnown, update } from '../../../cluster/update.ts'
 import { hasCode } from '../../../core/errors.ts'
 import { type Coordinator, type Entry } from '../../../core/ports/coordinator.ts'
 import { millis } from '../../../core/units.ts'
@@ -42,24 +42,22 @@ describe('update', () => {
     store.transact('setup', [], [{ key: 'list', value: '[]' }])
   })
 
-  /** Adds an item; two items of one name would be the damage that a mistaken retry does. */
+  /** Adds an item unless it is there; two items of one name would be the damage that a mistaken retry does. */
   const add =
     (item: string) =>
-    (current: Entry | null): Proposal => ({ value: JSON.stringify([...itemsOf(current), item]) })
+    (current: Entry | null): Proposal | 'unchanged' =>
+      itemsOf(current).includes(item) ? 'unchanged' : { value: JSON.stringify([...itemsOf(current), item]) }
   const itemsOf = (entry: Entry | null): string[] => JSON.parse(entry?.value ?? '[]') as string[]
   const items = (): string[] => itemsOf(store.read('list').entry)
 
-  async function run(
-    change: (current: Entry | null) => Proposal | 'unchanged',
-    isMine: (current: Entry | null) => boolean = current => itemsOf(current).includes('mine')
-  ): Promise<Updated> {
-    const random = { uuid: randomUUID, fraction: () => 0.5 }
-    const running = update(client, 'list', change, {
-      clock,
-      random,
-      deadline: millis(clock.now() + 10_000),
-      isMine,
-    })
+  const random = { uuid: randomUUID, fraction: () => 0.5 }
+
+  async function run(decide: (current: Entry | null) => Proposal | 'unchanged'): Promise<void> {
+    const context = { coordinator: client, clock, random }
+    return inTime(update(context, 'list', decide, millis(clock.now() + 10_000)))
+  }
+
+  async function inTime<Result>(running: Promise<Result>): Promise<Result> {
     // The failure is looked at once time has passed.
     running.catch(() => undefined)
     await clock.advance(20_000)
@@ -67,11 +65,10 @@ describe('update', () => {
   }
 
   const other = (item: string): unknown =>
-    store.transact('other', [], [{ key: 'list', value: add(item)(store.read('list').entry).value }])
+    store.transact('other', [], [{ key: 'list', value: JSON.stringify([...items(), item]) }])
 
-  it('changes the entry and returns it', async () => {
-    const result = await run(add('mine'))
-    assert.deepEqual(result, { changed: true, ...store.read('list') })
+  it('changes the entry', async () => {
+    await run(add('mine'))
     assert.deepEqual(items(), ['mine'])
   })
 
@@ -79,7 +76,7 @@ describe('update', () => {
     store.transact('setup', [], [{ key: 'list', value: null }])
     await run(add('mine'))
     assert.deepEqual(items(), ['mine'])
-    assert.deepEqual(await run(() => ({ value: null })), { changed: true, ...store.read('list') })
+    await run(current => (current === null ? 'unchanged' : { value: null }))
     assert.equal(store.read('list').entry, null)
   })
 
@@ -89,26 +86,9 @@ describe('update', () => {
     assert.equal(store.read('tombstone').entry?.value, 'x')
   })
 
-  it('asks again what to do when a condition on another entry does not hold', async () => {
-    const asked: number[] = []
-    await run(current => {
-      const { revision } = store.read('other')
-      asked.push(revision)
-      if (asked.length === 1) {
-        store.transact('other', [], [{ key: 'other', value: 'x' }])
-      }
-      return {
-        ...add('mine')(current),
-        conditions: [{ key: 'other', revision: asked.length === 1 ? 0 : revision }],
-      }
-    })
-    assert.equal(asked.length, 2)
-    assert.deepEqual(items(), ['mine'])
-  })
-
   it('changes nothing when there is nothing to change, or when the change throws', async () => {
     const { revision } = store.list('')
-    assert.deepEqual(await run(() => 'unchanged'), { changed: false, ...store.read('list') })
+    await run(() => 'unchanged')
     await assert.rejects(
       () =>
         run(() => {
@@ -126,6 +106,20 @@ describe('update', () => {
     assert.deepEqual(items(), ['a', 'b', 'c', 'mine'])
   })
 
+  it('loses none of many changes that are made at once', async () => {
+    const names = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h']
+    await Promise.all(names.map(name => run(add(name))))
+    assert.deepEqual(items().sort(), names)
+  })
+
+  it('finds that a lost change was made, also when the time is over by then', async () => {
+    fates = [unknown(0)]
+    const context = { coordinator: client, clock, random }
+    // Time for the second attempt, but not for the pause before a third.
+    await inTime(update(context, 'list', add('mine'), millis(clock.now() + 7)))
+    assert.deepEqual(items(), ['mine'])
+  })
+
   it('waits while the coordinator is unavailable', async () => {
     fates = [UNAVAILABLE, UNAVAILABLE, UNAVAILABLE]
     await run(add('mine'))
@@ -140,7 +134,7 @@ describe('update', () => {
   ] as const) {
     it(`makes the change exactly once when a lost one happens ${when}`, async () => {
       fates = [unknown(effectMs)]
-      assert.ok((await run(add('mine'))).changed)
+      await run(add('mine'))
       assert.deepEqual(items(), ['mine'])
     })
 
@@ -148,7 +142,7 @@ describe('update', () => {
       fates = [unknown(effectMs), unknown(null), UNAVAILABLE, unknown(effectMs)]
       let calls = 0
       beforeTransact = () => ++calls === 3 && other('a')
-      assert.ok((await run(add('mine'))).changed)
+      await run(add('mine'))
       assert.deepEqual(items().sort(), ['a', 'mine'])
     })
   }
@@ -182,5 +176,36 @@ describe('update', () => {
     readFate = UNAVAILABLE
     await assert.rejects(run(add('mine')), error => hasCode(error, 'COORDINATOR_UNAVAILABLE'))
     assert.ok(!items().includes('mine'))
+  })
+
+  describe('of several entries, transacted until the outcome is known', () => {
+    const transact = async () =>
+      inTime(
+        transactUntilKnown(
+          { coordinator: client, clock, random },
+          [{ key: 'a', revision: 0 }],
+          [
+            { key: 'a', value: 'mine' },
+            { key: 'b', value: 'mine' },
+          ],
+          millis(clock.now() + 1_000)
+        )
+      )
+
+    it('is made once when its first answer was lost, and the entries tell whose they are', async () => {
+      fates = [UNAVAILABLE, unknown(null), UNAVAILABLE]
+      assert.equal((await transact()).committed, true)
+      store.transact('other', [], [{ key: 'a', value: null }])
+      fates = [unknown(0)]
+      const { committed, current } = await transact()
+      assert.deepEqual([committed, current.map(({ value }) => value)], [false, ['mine']])
+    })
+
+    it('is not called undone once an answer was lost', async () => {
+      fates = [unknown(5), ...Array.from({ length: 1_000 }, () => UNAVAILABLE)]
+      await assert.rejects(transact(), { code: 'COORDINATOR_OUTCOME_UNKNOWN' })
+      fates = Array.from({ length: 1_000 }, () => UNAVAILABLE)
+      await assert.rejects(transact(), { code: 'COORDINATOR_UNAVAILABLE' })
+    })
   })
 })
