@@ -1,6 +1,3 @@
-import { type Clock } from '../../core/ports/clock.ts'
-import { type Millis } from '../../core/units.ts'
-
 /** Something to wait for that happens again and again. */
 export class Signal {
   #waiters: (() => void)[] = []
@@ -16,10 +13,6 @@ export class Signal {
     for (const waiter of waiters) waiter()
   }
 }
-
-/** Resolves after a delay. */
-export const pause = async (clock: Clock, ms: Millis): Promise<void> =>
-  new Promise(resolve => clock.after(ms, resolve))
 
 /** Runs actions one after the other. */
 export class Mutex {

@@ -4,7 +4,7 @@
  * that keeps the guest's writes away from the region for the moment that it takes.
  */
 import { type CopyTarget, type CopyTask, type ResyncPlan } from '../../core/mirror/resync-plan.ts'
-import { type Clock } from '../../core/ports/clock.ts'
+import { type Clock, pause } from '../../core/ports/clock.ts'
 import {
   type ByteLength,
   type ByteOffset,
@@ -16,7 +16,6 @@ import {
 import { type Extent } from '../block-device.ts'
 import { type ReplicaLink } from '../mirror/replica-link.ts'
 import { type ReplicaSession } from '../mirror/replica-peer.ts'
-import { pause } from '../mirror/signal.ts'
 
 export interface CopyHost {
   readonly clock: Clock
