@@ -247,10 +247,6 @@ export class MirrorState {
     this.#retryHeld()
   }
 
-  get unreconciledCount(): number {
-    return this.#unreconciled?.count ?? 0
-  }
-
   /**
    * While true, no change is acknowledged that may not be durable: what was acknowledged before can then be made
    * durable once and for all.

@@ -99,17 +99,6 @@ export class RegionSet implements Iterable<RegionIndex> {
     this.#count += fillBits(this.#bytes, first, end, true)
   }
 
-  /** Removes the regions from `first` up to, not including, `end`. */
-  deleteRange(first: RegionIndex, end: RegionIndex): void {
-    this.#check(first, end)
-    this.#count -= fillBits(this.#bytes, first, end, false)
-  }
-
-  /** True when every region of the range is in the set. */
-  hasRange(first: RegionIndex, end: RegionIndex): boolean {
-    return nextClearBit(this.#bytes, first, end) === end
-  }
-
   clear(): void {
     this.#bytes.fill(0)
     this.#count = 0

@@ -34,10 +34,6 @@ export class RequestOrder<Request extends OrderedRange> {
   /** In order of arrival, locks first; nobody overtakes an earlier one that it overlaps, so nobody starves. */
   #waiting: Request[] = []
 
-  get waitingCount(): number {
-    return this.#waiting.length
-  }
-
   /** Takes a request. @returns true when it may run now; else it comes back from a later `finish` */
   submit(request: Request): boolean {
     if (request.access === 'lock') {

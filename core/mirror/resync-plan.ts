@@ -64,10 +64,6 @@ export class ResyncPlan {
     return (this.#needs.get(target)?.needed.count ?? 0) > 0
   }
 
-  has(target: ReplicaId): boolean {
-    return this.#needs.has(target)
-  }
-
   /** Regions done and in total for a target; null for one that is not in the plan. */
   progress(target: ReplicaId): { readonly done: number; readonly total: number } | null {
     const entry = this.#needs.get(target)
