@@ -1,14 +1,22 @@
 import assert from 'node:assert/strict'
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { once } from 'node:events'
 import { mkdtemp, rm, stat } from 'node:fs/promises'
-import { connect, createServer } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { hasCode, XosanError } from '../../../core/errors.ts'
 import { createNodeClock } from '../../../daemon/ports/node-clock.ts'
 import { RpcClient } from '../../../rpc/client.ts'
+import { LineReader } from '../../../rpc/lines.ts'
 import { RpcServer, type RpcServerEvent } from '../../../rpc/server.ts'
+
+/**
+ * More than the server takes of a client that does not read: the requests under way, as many answers as the kernel holds
+ * for the client, and one read of the socket, in bytes.
+ */
+const READ_AHEAD_MAX = 2 * 1024 * 1024
 
 describe('RPC', () => {
   const clock = createNodeClock()
@@ -147,6 +155,42 @@ describe('RPC', () => {
     await Promise.all(held)
     assert.equal(holding, 10)
     other.close()
+  })
+
+  it('stops reading from a client that does not read, and answers all it asked once it does', async () => {
+    await server.listenUnix(path)
+    const taken: Socket[] = []
+    const take = (message: unknown) => taken.push((message as { socket: Socket }).socket)
+    subscribe('net.server.socket', take)
+    const greedy = connect(path)
+    await once(greedy, 'connect')
+    await echo('served meanwhile')
+    unsubscribe('net.server.socket', take)
+    const [serverEnd] = taken
+    assert.ok(serverEnd !== undefined)
+
+    try {
+      const text = 'x'.repeat(9_000)
+      const requests = 2_000
+      for (let id = 1; id <= requests; id++) {
+        greedy.write(`${JSON.stringify({ jsonrpc: '2.0', id, method: 'echo', params: { text } })}\n`)
+      }
+      // Far more turns of the event loop than reading all of it takes.
+      for (let i = 0; i < 500; i++) await echo('served meanwhile')
+      assert.ok(serverEnd.bytesRead > 0)
+      assert.ok(serverEnd.bytesRead < READ_AHEAD_MAX, `${serverEnd.bytesRead} bytes were read`)
+
+      const answered = new Set<number>()
+      const reader = new LineReader(10_000)
+      greedy.on('data', (chunk: Buffer) => {
+        for (const line of reader.push(chunk)) answered.add((JSON.parse(line) as { id: number }).id)
+        if (answered.size === requests) greedy.end()
+      })
+      await once(greedy, 'close')
+      assert.equal(answered.size, requests)
+    } finally {
+      greedy.destroy()
+    }
   })
 
   it('ends a call at its deadline and answers later ones', async () => {
