@@ -99,6 +99,12 @@ export class RegionSet implements Iterable<RegionIndex> {
     this.#count += fillBits(this.#bytes, first, end, true)
   }
 
+  /** Removes the regions from `first` up to, not including, `end`. */
+  deleteRange(first: RegionIndex, end: RegionIndex): void {
+    this.#check(first, end)
+    this.#count -= fillBits(this.#bytes, first, end, false)
+  }
+
   clear(): void {
     this.#bytes.fill(0)
     this.#count = 0
