@@ -124,7 +124,7 @@ export class Membership {
    * @throws when its session is lost: then all of it begins anew, from the intents
    */
   async rebuild(link: ReplicaLink): Promise<void> {
-    const { plan, clearing, changed, state } = this.#context
+    const { plan, clearing, changed, state, unreconciled } = this.#context
     const { replica } = link.record
     const session = new Watched(link.session!, () => changed.notify())
     // New writes first, then the question what it missed before: so nothing falls between.
@@ -139,6 +139,9 @@ export class Membership {
     const missed = await source.peer.intents(source.name!)
     session.check()
     missed.union(link.intents!)
+    // Where in-sync replicas may still differ this one is like some of them at best, and not like those that another
+    // source would make them.
+    missed.union(unreconciled)
     clearing.inherited(missed)
     plan.add(replica, missed)
     this.#context.log('rebuilding', { replica, regions: missed.count })
