@@ -75,11 +75,6 @@ export class ResyncPlan {
     if (!this.#urgent.includes(region)) this.#urgent.push(region)
   }
 
-  /** Whether a target lacks a region. */
-  lacks(target: ReplicaId, region: RegionIndex): boolean {
-    return this.#needs.get(target)?.needed.has(region) ?? false
-  }
-
   /** Who lacks a region and takes copies now. */
   targetsOf(region: RegionIndex): CopyTarget[] {
     const targets: CopyTarget[] = []
@@ -87,11 +82,6 @@ export class ResyncPlan {
       if (!held && needed.has(region)) targets.push({ replica, needed })
     }
     return targets
-  }
-
-  /** Puts a region back that a target turned out to lack. */
-  want(target: ReplicaId, region: RegionIndex): void {
-    this.#needs.get(target)?.needed.add(region)
   }
 
   /** The next task, which counts as under way until `done` or `failed`; null when there is none now. */

@@ -89,15 +89,14 @@ export class Reconciliation {
     }
   }
 
-  /** A region is the same and durable on every in-sync replica. */
+  /**
+   * A region was copied to every in-sync replica that lacked it when the copy had its lock, and all of them have flushed.
+   * Those that did not lack it had its bytes: every in-sync replica but the source lacks each region that is not
+   * reconciled, and no longer does so only with a copy that ends here.
+   */
   copied(region: RegionIndex): void {
-    const { unreconciled, state, carrier, plan } = this.#context
+    const { unreconciled, state, carrier } = this.#context
     if (!unreconciled.has(region)) return
-    if (this.#context.relied().some(({ record }) => plan.lacks(record.replica, region))) {
-      // One that came to lack it while it was copied to the others.
-      plan.want(RECONCILE, region)
-      return
-    }
     state.reconciled(region)
     if (unreconciled.isEmpty) this.#finished()
     carrier.drain()
