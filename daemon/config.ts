@@ -59,6 +59,7 @@ const configSchema = closedObject({
     requestTimeMs: mirrorMs('requestTimeMs'),
     reconnectGraceMs: mirrorMs('reconnectGraceMs'),
     callTimeoutMs: mirrorMs('callTimeoutMs'),
+    preparationMs: mirrorMs('preparationMs'),
     retryDelayMs: mirrorMs('retryDelayMs'),
     clearIntervalMs: mirrorMs('clearIntervalMs'),
     rejoinIntervalMs: mirrorMs('rejoinIntervalMs'),

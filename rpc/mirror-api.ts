@@ -75,6 +75,7 @@ const acceptAnswer = z.discriminatedUnion('kind', [
     epoch: epochNumber,
     remainingMs: z.number().transform(millis),
   }),
+  z.strictObject({ kind: z.literal('preparing'), identity, reason: z.string() }),
   z.strictObject({ kind: z.literal('higher-epoch'), identity, epoch: epochNumber }),
   gone,
   failed,

@@ -75,6 +75,8 @@ export type AcceptAnswer =
       /** Time until the promise ends if nothing more is heard, in milliseconds. */
       readonly remainingMs: Millis
     }
+  /** It is about to accept, which takes longer than an answer may. Whoever asks again joins what is under way. */
+  | { readonly kind: 'preparing'; readonly identity: ProcessIdentity; readonly reason: string }
   | { readonly kind: 'higher-epoch'; readonly identity: ProcessIdentity; readonly epoch: Epoch }
   /** No such replica here: id, store or stored epoch missing or different. */
   | { readonly kind: 'gone'; readonly identity: ProcessIdentity; readonly reason: string }

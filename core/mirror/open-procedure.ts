@@ -4,7 +4,7 @@
  * 1. It reserves a new highest epoch in the record. Whoever reserved before and has not finished is overtaken, so a
  *    contender that died blocks nobody.
  * 2. It asks every in-sync replica to accept the epoch. A replica that owes a promise to a live primary refuses; one
- *    that accepts will never again serve a lower epoch.
+ *    that accepts will never again serve a lower epoch. One that has to flush for long before says so, and is waited for.
  * 3. It takes the volume by compare-and-swap on the condition that its reservation still stands. In-sync replicas
  *    that did not accept are in-sync no longer.
  *
@@ -50,6 +50,14 @@ export interface OpenOptions {
 
 type Answers = ReadonlyMap<ReplicaId, AcceptAnswer | Silent>
 
+/** What every replica is asked in one attempt. */
+interface Question {
+  readonly state: VolumeState
+  readonly epoch: Epoch
+  readonly voidUpTo: Epoch
+  readonly purpose: Purpose
+}
+
 export function* openVolume(options: OpenOptions): Steps<OpenOutcome> {
   const { timing } = options
   let reason = 'the coordinator did not answer'
@@ -70,6 +78,7 @@ export function* openVolume(options: OpenOptions): Steps<OpenOutcome> {
     const request = { state: keeper.state, epoch, voidUpTo, purpose: options.purpose }
     const answers: Answers | HostId = yield* askUntilFree(replicas, request, options)
     if (typeof answers === 'string') return { kind: 'active-elsewhere', host: answers }
+    if (options.cancelled()) continue
     const obstacle = obstacleToTake(keeper.state, answers)
     if (obstacle !== null) {
       reason = obstacle
@@ -89,9 +98,10 @@ export function* openVolume(options: OpenOptions): Steps<OpenOutcome> {
  */
 function* askUntilFree(
   replicas: readonly ReplicaRecord[],
-  request: { state: VolumeState; epoch: Epoch; voidUpTo: Epoch; purpose: Purpose },
-  { timing, deadline, host }: OpenOptions
+  request: Question,
+  options: OpenOptions
 ): Steps<Answers | HostId> {
+  const { timing, deadline, host } = options
   // Three heartbeats may be lost or late before their absence means something.
   const look = 3 * timing.heartbeatIntervalMs
   // The primary's own host first: if it lives it says so, before any other has been taken from it.
@@ -102,6 +112,7 @@ function* askUntilFree(
     let answers: Answers = yield* acceptAll(own, request)
     if (longestPromise(answers) === null) {
       answers = new Map([...answers, ...(yield* acceptAll(others, request))])
+      answers = yield* askUntilPrepared(replicas, answers, request, options)
     }
     const promised = longestPromise(answers)
     if (promised === null) return answers
@@ -113,6 +124,40 @@ function* askUntilFree(
       if (answer.kind === 'promised') before.set(replica, answer.remainingMs)
     }
     yield* wait(Math.min(remainingMs, look) as Millis)
+  }
+}
+
+/**
+ * Asks replicas again that are about to accept. One that can be done without is waited for only a while and then left
+ * behind: that costs its host a resync by intents, and guests no more than this while. One that cannot is waited for
+ * until the deadline. After the while the silent ones are asked again too, because they may do as well; not before,
+ * because a dead host's silence lasts longer than the answer that all wait for.
+ */
+function* askUntilPrepared(
+  replicas: readonly ReplicaRecord[],
+  first: Answers,
+  question: Question,
+  { timing, deadline, cancelled }: OpenOptions
+): Steps<Answers> {
+  let answers = first
+  let leaveAt = Number.POSITIVE_INFINITY
+  const since = yield* now()
+  for (;;) {
+    const kinds = new Set([...answers.values()].map(({ kind }) => kind))
+    if (!kinds.has('preparing') || kinds.has('promised') || kinds.has('higher-epoch')) return answers
+    const at = yield* now()
+    const enough = obstacleToTake(question.state, answers) === null
+    // What is left to do after the last answer has to be done by the deadline, too.
+    const latest = Math.min(at + timing.preparationMs, deadline - timing.callTimeoutMs)
+    leaveAt = enough ? Math.min(leaveAt, latest) : Number.POSITIVE_INFINITY
+    if (cancelled() || at >= Math.min(leaveAt, deadline)) return answers
+    yield* wait(timing.retryDelayMs)
+    const all = !enough && at - since >= timing.preparationMs
+    const asked = replicas.filter(({ replica }) => {
+      const kind = answers.get(replica)?.kind
+      return all ? kind !== 'accepted' : kind === 'preparing'
+    })
+    answers = new Map([...answers, ...(yield* acceptAll(asked, question))])
   }
 }
 

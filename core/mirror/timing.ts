@@ -21,6 +21,11 @@ export interface MirrorTiming {
   readonly reconnectGraceMs: Millis
   /** Deadline of one control message between hosts. */
   readonly callTimeoutMs: Millis
+  /**
+   * How long a takeover that could go on waits for a further replica which is about to accept, so that it need not be
+   * left behind. Guests wait meanwhile.
+   */
+  readonly preparationMs: Millis
   /** First pause before something is tried again; doubles up to sixteen times as much. */
   readonly retryDelayMs: Millis
   /** Between two looks for write intents that may be cleared. */
@@ -35,7 +40,8 @@ const ms = (value: number): Millis => value as Millis
  * The shipped values. Promise 4 s: a new primary serves about 4 s after the old one's last sign of life, well within
  * the 15 s that XenServer's HA leaves, and a dom0 that stalls for 3 s under load does not lose its volumes.
  * Silence 2.5 s: a secondary that hangs is out before the primary's own 0.8 x 4 s have passed, so the guest's
- * stall ends with a record and not with a lapse.
+ * stall ends with a record and not with a lapse. Preparation 2 s: after the promise of a dead primary, and calls to
+ * its host that get no answer, another host still serves within 10 s.
  */
 export const DEFAULT_TIMING: MirrorTiming = {
   heartbeatIntervalMs: ms(300),
@@ -44,6 +50,7 @@ export const DEFAULT_TIMING: MirrorTiming = {
   requestTimeMs: ms(15_000),
   reconnectGraceMs: ms(400),
   callTimeoutMs: ms(1500),
+  preparationMs: ms(2000),
   retryDelayMs: ms(50),
   clearIntervalMs: ms(2000),
   rejoinIntervalMs: ms(500),
@@ -51,3 +58,6 @@ export const DEFAULT_TIMING: MirrorTiming = {
 
 /** The share of the promise time that the primary relies on; the rest covers clocks that run at different speeds. */
 export const PROMISE_SHARE_OF_PRIMARY = 0.8
+
+/** The share of the time of a call in which a replica answers; the rest is for the way there and back. */
+export const ANSWER_SHARE_OF_CALL = 0.5

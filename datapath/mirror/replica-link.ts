@@ -65,6 +65,8 @@ export interface LinkOwner {
 class ReplicaLost extends Error {}
 /** The replica has accepted a higher epoch than ours. */
 class EpochTaken extends Error {}
+/** The replica is about to accept our epoch; its disk needs time for it. */
+class Preparing extends Error {}
 
 export class ReplicaLink {
   readonly record: ReplicaRecord
@@ -160,8 +162,9 @@ export class ReplicaLink {
         if (error instanceof EpochTaken) {
           await owner.raise()
         } else {
-          const waited = owner.clock.now() - since
-          if (error instanceof ReplicaLost || waited >= owner.timing.reconnectGraceMs) {
+          const { requestTimeMs, reconnectGraceMs } = owner.timing
+          const patience = error instanceof Preparing ? requestTimeMs : reconnectGraceMs
+          if (error instanceof ReplicaLost || owner.clock.now() - since >= patience) {
             await this.#exclude(reasonOf(error))
           } else {
             await pause(owner.clock, owner.timing.retryDelayMs)
@@ -291,6 +294,8 @@ export class ReplicaLink {
         throw new EpochTaken(`it has accepted epoch ${answer.epoch}`)
       case 'promised':
         throw new Error('it owes a promise to another host')
+      case 'preparing':
+        throw new Preparing(`it is about to accept: ${answer.reason}`)
     }
   }
 

@@ -24,6 +24,7 @@ import { type CreatedReplica, type ReplicaSession } from '../mirror/replica-peer
 import { Mutex } from '../mirror/signal.ts'
 import { LocalReplica } from '../replica-local/local-replica.ts'
 import { ReplicaService, type ReplicaServiceContext } from '../replica-local/replica-service.ts'
+import { Admissions } from './admissions.ts'
 
 /** One store of this host, found by its id on the file system that holds it. */
 export interface Store {
@@ -47,6 +48,7 @@ export class ReplicaHost {
   readonly #context: ReplicaServiceContext
   readonly #promises: PromiseGiver
   readonly #open = new Map<VolumeKey, ReplicaService>()
+  readonly #admissions: Admissions
   #closed = false
   /** Opening, making and deleting of one volume's files come one after the other. */
   readonly #turns = new Map<VolumeKey, Mutex>()
@@ -55,6 +57,7 @@ export class ReplicaHost {
     const { identity, clock, timing } = options
     this.#options = options
     this.#promises = new PromiseGiver(timing.promiseTimeMs)
+    this.#admissions = new Admissions(clock, timing)
     const isServing = options.isServing
     this.#context = { identity, clock, timing, promises: this.#promises, startedAt: clock.now(), isServing }
   }
@@ -64,8 +67,24 @@ export class ReplicaHost {
     return { identity, ...this.#promises.heartbeat(from.incarnation, echo, clock.now()) }
   }
 
+  /**
+   * Gives an epoch to who asks for it, or refuses; answers in time for one call, at worst that it is about to. The
+   * request then goes on by itself.
+   */
   async accept(request: AcceptRequest): Promise<AcceptAnswer> {
-    return this.#answer(request.address, async service => service.accept(request))
+    const { address } = request
+    const open = (): ReplicaService | undefined => this.#open.get(address.volume)
+    const refusal = open()?.refusalOf(request) ?? null
+    if (refusal !== null) return refusal
+    return this.#admissions.answer(
+      request,
+      async () => this.#answer(address, async service => service.accept(request)),
+      () => ({
+        kind: 'preparing',
+        identity: this.#options.identity,
+        reason: open()?.doing ?? 'it is being opened',
+      })
+    )
   }
 
   async confirm(request: ConfirmRequest): Promise<EpochAnswer> {

@@ -20,10 +20,10 @@ import {
 } from '../../core/mirror/messages.ts'
 import { type PromiseGiver } from '../../core/mirror/promise.ts'
 import { RegionSet } from '../../core/mirror/region-set.ts'
-import { ReplicaRights } from '../../core/mirror/replica-rights.ts'
+import { type AcceptVerdict, ReplicaRights } from '../../core/mirror/replica-rights.ts'
 import { type MirrorTiming } from '../../core/mirror/timing.ts'
 import { type Clock } from '../../core/ports/clock.ts'
-import { type Millis, type RegionIndex, type VolumeKey } from '../../core/units.ts'
+import { type Epoch, type Millis, type RegionIndex, type VolumeKey } from '../../core/units.ts'
 import { Mutex } from '../mirror/signal.ts'
 import { type LocalReplica } from './local-replica.ts'
 import { ReplicaSessionDevice } from './replica-session.ts'
@@ -46,6 +46,7 @@ export class ReplicaService {
   readonly #rights: ReplicaRights
   readonly #turn = new Mutex()
   #session: ReplicaSessionDevice | null = null
+  #doing: string | null = null
 
   constructor(replica: LocalReplica, context: ReplicaServiceContext) {
     this.replica = replica
@@ -58,23 +59,55 @@ export class ReplicaService {
     return this.#rights.holder
   }
 
-  async accept(request: AcceptRequest): Promise<AcceptAnswer> {
-    return this.#turn.run(async () => this.#answer(request.address, async () => this.#accept(request)))
+  /** What a request for an epoch waits for, in words for an administrator. */
+  get doing(): string {
+    return this.#doing ?? 'an earlier message is being carried out'
   }
 
-  async #accept(request: AcceptRequest): Promise<AcceptAnswer> {
+  /**
+   * How a request for an epoch is refused without a wait; null when it is to be carried out, in its turn. The turn may
+   * be held by a flush that takes long, and a contender must hear of a live primary at once all the same.
+   */
+  refusalOf(request: AcceptRequest): AcceptAnswer | null {
+    const { identity } = this.#context
+    if (this.replica.failure !== undefined) return null
+    const difference = differenceOf(this.replica, request.address)
+    if (difference !== null) return { kind: 'gone', identity, reason: difference }
+    const verdict = this.#judge(request)
+    return verdict.kind === 'accept' ? null : { ...verdict, identity }
+  }
+
+  /** Gives an epoch to who asks for it; this may take as long as the disk needs to flush. */
+  async accept(request: AcceptRequest): Promise<AcceptAnswer> {
+    return this.#turn.run(async () => {
+      try {
+        return await this.#answer(request.address, async () => this.#accept(request))
+      } finally {
+        this.#doing = null
+      }
+    })
+  }
+
+  #judge(request: AcceptRequest): AcceptVerdict {
     const { identity, clock, promises } = this.#context
     const now = clock.now()
-    const verdict = this.#rights.judge(request, now, process => {
+    return this.#rights.judge(request, now, process => {
       // Nobody beats for the process that the replica is in: it lives as long as it serves the volume.
       if (process.incarnation !== identity.incarnation) return promises.renewedAt(process.incarnation)
       return this.#context.isServing(request.address.volume) ? now : null
     })
+  }
+
+  async #accept(request: AcceptRequest): Promise<AcceptAnswer> {
+    const { identity, promises } = this.#context
+    const verdict = this.#judge(request)
     if (verdict.kind !== 'accept') return { ...verdict, identity }
+    this.#doing = 'requests of before are coming to their end'
     // From here the heartbeats of the one that loses by it renew nothing for this volume.
     const loser = this.#rights.accept(request)
     if (loser !== null) promises.takeAwayFrom(loser.incarnation)
     if (this.#rights.session === null) await this.#endSession('another epoch was accepted')
+    this.#doing = 'what was written before is made durable'
     // Whoever takes the volume by this answer may leave behind others that hold the same writes: durable first, so
     // that a power cut from here on loses none of them.
     if (request.inSync) await this.replica.flush()
@@ -87,13 +120,27 @@ export class ReplicaService {
   }
 
   async confirm(request: ConfirmRequest): Promise<EpochAnswer> {
-    return this.#turn.run(async () =>
-      this.#answer(request.address, async () => {
-        const { epoch, asker, purpose } = request
-        const now = this.#context.clock.now()
-        return this.#epochAnswer(this.#rights.confirm(epoch, asker, purpose, now), asker)
-      })
-    )
+    const { address, epoch, asker, purpose } = request
+    return this.#answer(address, async () => {
+      const early = this.#notAccepted(epoch)
+      if (early !== null) return early
+      return this.#turn.run(async () =>
+        this.#answer(address, async () => {
+          const now = this.#context.clock.now()
+          return this.#epochAnswer(this.#rights.confirm(epoch, asker, purpose, now), asker)
+        })
+      )
+    })
+  }
+
+  /** The refusal of an epoch that this replica has left, or has yet to accept: neither need wait for a long flush. */
+  #notAccepted(epoch: Epoch): EpochAnswer | null {
+    const { identity } = this.#context
+    const { accepted } = this.#rights
+    if (epoch < accepted) return { kind: 'refused', identity, accepted }
+    const { acceptedEpoch } = this.replica
+    if (this.#doing === null || epoch <= acceptedEpoch) return null
+    return { kind: 'refused', identity, accepted: acceptedEpoch }
   }
 
   async raise(request: RaiseRequest): Promise<EpochAnswer> {
