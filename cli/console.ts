@@ -1,4 +1,4 @@
-import { type Column, formatTable } from './format.ts'
+import { type Column, formatTable, wrapText } from './format.ts'
 
 /** Width of a terminal that does not say how wide it is. */
 const WIDTH_UNKNOWN = 80
@@ -22,6 +22,11 @@ export class Console {
       this.#endLiveLine()
       process.stdout.write(`${text}\n`)
     }
+  }
+
+  /** Sentences, which take as many lines as they need. */
+  paragraph(text: string, indent: string): void {
+    for (const line of wrapText(text, this.#width(), indent)) this.line(line)
   }
 
   table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]): void {

@@ -80,6 +80,21 @@ function cut(text: string, width: number): string {
   return text.length <= width ? text : `${text.slice(0, width - 1)}…`
 }
 
+/** Lines of a text that fit into a width, broken at spaces; those after the first one are indented. */
+export function wrapText(text: string, width: number, indent: string): string[] {
+  const lines: string[] = []
+  let line = ''
+  for (const word of text.split(' ')) {
+    if (line.trim() !== '' && line.length + 1 + word.length > width) {
+      lines.push(line)
+      line = indent + word
+    } else {
+      line = line === '' ? word : `${line} ${word}`
+    }
+  }
+  return [...lines, line]
+}
+
 /** How far a copy is and when it will be done, as one line. */
 export function formatProgress(done: number, total: number, elapsedMs: number): string {
   const fraction = total === 0 ? 1 : Math.min(done / total, 1)

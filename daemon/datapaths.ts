@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { hasCode, XosanError } from '../core/errors.ts'
 import { datapathIndexOf } from '../core/placement/datapath-index.ts'
-import { type Clock } from '../core/ports/clock.ts'
+import { type Clock, pause } from '../core/ports/clock.ts'
 import { millis, type VolumeKey } from '../core/units.ts'
 import { RpcClient } from '../rpc/client.ts'
 import {
@@ -67,7 +67,7 @@ export class Datapaths implements LocalDatapath {
         const over = elapsedMs + RESTART_POLL_MS >= Math.min(RESTART_MS, deadlineMs)
         if (!hasCode(error, 'DATAPATH_UNREACHABLE') || over) throw error
       }
-      await new Promise<void>(resolve => this.#clock.after(millis(RESTART_POLL_MS), resolve))
+      await pause(this.#clock, millis(RESTART_POLL_MS))
     }
   }
 

@@ -1,6 +1,7 @@
 /** What xosand answers on its control socket to the `xosan` command and to the SMAPIv3 entry scripts. */
 import { z } from 'zod'
 import { bytes, count, epochNumber, hostId, replicaId, srId, volumeKey } from './identifiers.ts'
+import { waits } from './waits.ts'
 
 const hostSummary = z.object({
   uuid: hostId,
@@ -36,8 +37,10 @@ const volumeSummary = z.object({
   epoch: epochNumber,
   /** `unknown` when the primary's datapath process cannot be asked. */
   state: z.enum(['closed', 'opening', 'serving', 'holding', 'closing', 'unknown']),
-  /** Why I/O waits, while it does. */
-  holding: z.string().optional(),
+  /** What its guest's requests, or its opening, wait for; empty while it serves. */
+  waits,
+  /** The same for people, with what to do next: a sentence for each. */
+  holding: z.array(z.string()),
   replicas: z.array(replicaSummary),
 })
 export type VolumeSummary = z.infer<typeof volumeSummary>

@@ -17,6 +17,7 @@ import {
   storeId,
   volumeKey,
 } from './identifiers.ts'
+import { waits } from './waits.ts'
 
 const replicaStatus = z.object({
   host: hostId,
@@ -36,8 +37,8 @@ const volumeStatus = z.object({
   /** Path of the NBD socket for the guest, while attached. */
   socket: z.string().optional(),
   connections: count,
-  /** Why I/O waits, while it does. */
-  holding: z.string().optional(),
+  /** What its guest's requests, or its opening, wait for; empty while it serves. */
+  waits,
   replicas: z.array(replicaStatus),
 })
 export type VolumeStatus = z.infer<typeof volumeStatus>

@@ -35,7 +35,7 @@ export function addStatusCommand(program: Command): void {
           ])
         }
         for (const warning of status.warnings) {
-          out.line(`warning: ${warning}`)
+          out.paragraph(`warning: ${warning}`, '         ')
         }
       })
     })

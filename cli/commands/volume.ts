@@ -40,7 +40,8 @@ export function addVolumeCommands(program: Command): void {
         out.line(
           `size     ${formatBytes(shown.size)}${shown.physical === null ? '' : `, ${formatBytes(shown.physical)} on this host's disk`}`
         )
-        out.line(`state    ${shown.state}${shown.holding === undefined ? '' : `: ${shown.holding}`}`)
+        out.line(`state    ${shown.state}`)
+        for (const sentence of shown.holding) out.paragraph(`waits    ${sentence}`, '         ')
         out.line(`primary  ${nameOf(names, shown.primary)}, epoch ${shown.epoch}`)
         out.line()
         out.table(shown.replicas, [

@@ -209,6 +209,12 @@ export class MirrorState {
     return true
   }
 
+  /** Whether one replica owes this primary a promise now, or is not asked for one. */
+  promiseHolds(replica: ReplicaId, now: Millis): boolean {
+    const link = this.#link(replica)
+    return link.standing !== 'in-sync' || now < link.promiseUntil
+  }
+
   /** Whether a replica has answered everything that was sent to it up to a request number. */
   caughtUp(replica: ReplicaId, upTo: number): boolean {
     for (const request of this.#running.values()) {

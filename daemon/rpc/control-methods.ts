@@ -1,6 +1,6 @@
 import { type z } from 'zod'
 import { hasCode, XosanError } from '../../core/errors.ts'
-import { type HostId, type VolumeKey } from '../../core/units.ts'
+import { type HostId, type SrId, type VolumeKey } from '../../core/units.ts'
 import { type HostRecord } from '../../cluster/records.ts'
 import {
   type controlApi,
@@ -15,6 +15,7 @@ import { Deadline } from '../../volume/deadline.ts'
 import { answerSmapiCall } from '../../volume/smapi.ts'
 import { type Datapaths } from '../datapaths.ts'
 import { type MeasuredUsage } from '../usage.ts'
+import { sentenceOf } from './holding.ts'
 
 /** What the `xosan` command and the entry scripts can ask. */
 export type ControlMethods = {
@@ -65,6 +66,7 @@ async function status({
     .race(context.coordinator.read(`hosts/${context.host}`))
     .then(answer => answer.revision)
     .catch(() => null)
+  const answers = await datapaths.status()
   return {
     host: self,
     pid: process.pid,
@@ -74,7 +76,7 @@ async function status({
       revision: revision ?? 0,
       catalogueRevision: metadata.reached,
     },
-    datapaths: (await datapaths.status()).map(({ index, status: answer }) => ({
+    datapaths: answers.map(({ index, status: answer }) => ({
       index,
       up: answer !== null,
       pid: answer?.pid ?? null,
@@ -86,7 +88,32 @@ async function status({
       copies: configuration.copies,
       volumes: metadata.volumes(sr).length,
     })),
-    warnings: [...warnings()],
+    warnings: [
+      ...warnings(),
+      ...answers
+        .flatMap(({ status: answer }) => answer?.volumes ?? [])
+        .flatMap(told => waiting(metadata, told)),
+    ],
+  }
+}
+
+/** What a volume that this host has open waits for, as sentences. */
+function waiting(metadata: VolumeContext['metadata'], { sr, volume, waits }: VolumeStatus): string[] {
+  if (waits.length === 0) return []
+  const names = new Map(metadata.hosts().map(({ host, name }) => [host, name]))
+  const name = nameOf(metadata, sr, volume)
+  return waits.map(wait => {
+    const sentence = sentenceOf(wait, host => names.get(host) ?? host)
+    return `Volume ${volume}${name === '' ? '' : ` ("${name}")`} waits. ${sentence}`
+  })
+}
+
+/** Empty for a volume without a name, and for one whose record is gone or cannot be read. */
+function nameOf(metadata: VolumeContext['metadata'], sr: SrId, volume: VolumeKey): string {
+  try {
+    return metadata.volume(sr, volume)?.info.name ?? ''
+  } catch {
+    return ''
   }
 }
 
@@ -166,7 +193,8 @@ function summary(
     primary: state.primary,
     epoch: state.epoch,
     state: told?.state ?? (state.primary === null ? 'closed' : 'unknown'),
-    ...(told?.holding === undefined ? {} : { holding: told.holding }),
+    waits: told?.waits ?? [],
+    holding: told?.waits.map(wait => sentenceOf(wait, host => hosts.get(host)?.name ?? host)) ?? [],
     replicas: state.mirrors.flat().map(({ host, replica, inSync }) => {
       const live = progress.get(replica)
       return {

@@ -11,6 +11,7 @@ import { XosanError } from '../../core/errors.ts'
 import { type Clock } from '../../core/ports/clock.ts'
 import { type Random } from '../../core/ports/random.ts'
 import { type HostId, REGION_BYTES, type ReplicaId, type SrId, type VolumeKey } from '../../core/units.ts'
+import { Inquiries } from './mirror-status.ts'
 import { performStep, runSteps } from './procedure-runner.ts'
 import { type RecordStore } from './record-store.ts'
 import { type ReplicaLink } from './replica-link.ts'
@@ -40,6 +41,9 @@ export class MirrorContext {
   readonly carrier: RequestCarrier
   readonly changed = new Signal()
   readonly links = new Map<ReplicaId, ReplicaLink>()
+  readonly inquiries = new Inquiries()
+  /** Why a replica's session was lost, or could not be opened, last. */
+  readonly troubles = new Map<ReplicaId, string>()
   plan = new ResyncPlan(0)
   clearing = new IntentClearing(0)
   /** Regions that may differ between in-sync replicas; shared with the state, which empties it. */
@@ -112,7 +116,9 @@ export class MirrorContext {
     return runSteps(steps, async (step: Step) => {
       // A version that may become the record counts from before it is sent.
       if (step.do === 'swap-record' && this.links.size > 0) this.syncStandings()
-      return performStep(step, world)
+      const answer = await performStep(step, world)
+      this.inquiries.note(step, answer)
+      return answer
     })
   }
 

@@ -11,12 +11,12 @@ import { changeRecord } from '../../core/mirror/record-keeper.ts'
 import { type MirrorTiming } from '../../core/mirror/timing.ts'
 import { closeVolume, replicasOf } from '../../core/mirror/volume-change.ts'
 import { type ReplicaRecord } from '../../core/mirror/volume-record.ts'
+import { type Wait } from '../../core/mirror/waits.ts'
 import { type Clock, pause, type Timer } from '../../core/ports/clock.ts'
 import {
   type ByteLength,
   type ByteOffset,
   type Epoch,
-  type HostId,
   type Millis,
   type RegionIndex,
   type ReplicaId,
@@ -27,20 +27,16 @@ import { CopyEngine, type CopyHost } from '../resync/copy-engine.ts'
 import { IntentRound } from './intent-round.ts'
 import { Membership } from './membership.ts'
 import { MirrorContext, type MirrorOptions } from './mirror-context.ts'
+import {
+  isHolding,
+  type MirrorPhase,
+  replicasOfMirror,
+  type ReplicaStatus,
+  waitsOf,
+} from './mirror-status.ts'
 import { Reconciliation } from './reconciliation.ts'
 import { type LinkOwner, ReplicaLink } from './replica-link.ts'
 import { type RequestCarrier } from './request-carrier.ts'
-
-export type MirrorPhase = 'closed' | 'opening' | 'serving' | 'holding' | 'closing' | 'replaced'
-
-export interface ReplicaStatus {
-  readonly host: HostId
-  readonly replica: ReplicaId
-  readonly state: 'in-sync' | 'stale' | 'rebuilding'
-  /** Regions to bring over and those done; both 0 when no resync is under way. */
-  readonly totalRegions: number
-  readonly doneRegions: number
-}
 
 export class VolumeMirror implements LinkOwner, CopyHost {
   readonly #context: MirrorContext
@@ -77,8 +73,13 @@ export class VolumeMirror implements LinkOwner, CopyHost {
 
   get phase(): MirrorPhase {
     if (this.#phase !== 'serving') return this.#phase
-    const { state } = this.#context
-    return state.heldCount > 0 || !state.serving ? 'holding' : 'serving'
+    if (this.#closing !== null) return 'closing'
+    return isHolding(this.#context) ? 'holding' : 'serving'
+  }
+
+  /** What it waits for; empty while it serves. */
+  waits(): Wait[] {
+    return waitsOf(this.#context, this.phase)
   }
 
   /** It serves no more: it is being closed, or was, or another host took the volume. */
@@ -107,12 +108,7 @@ export class VolumeMirror implements LinkOwner, CopyHost {
   }
 
   replicas(): ReplicaStatus[] {
-    if (!this.#context.opened) return []
-    return replicasOf(this.#context.keeper.state).map(({ host, replica, inSync }) => {
-      const progress = this.#context.plan.progress(replica)
-      const state = inSync ? 'in-sync' : progress === null ? 'stale' : 'rebuilding'
-      return { host, replica, state, totalRegions: progress?.total ?? 0, doneRegions: progress?.done ?? 0 }
-    })
+    return replicasOfMirror(this.#context)
   }
 
   /** Resolves when something about the replicas, the phase or the record has changed. */
@@ -142,6 +138,7 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     const cancelled = (): boolean => this.#closing !== null
     const { resumed } = this.#context.options
     const resumes = resumed || this.#context.opened
+    this.#context.inquiries.forgetAnswers()
     return this.#context.run(
       openVolume({ host: identity.host, purpose, deadline, timing, cancelled, resumes })
     )
@@ -387,6 +384,7 @@ export class VolumeMirror implements LinkOwner, CopyHost {
 
   connected(link: ReplicaLink): void {
     this.#context.state.connected(link.record.replica)
+    this.#context.troubles.delete(link.record.replica)
     if (this.#context.state.serving) this.#reconciliation.update(link)
     this.#context.carrier.drain()
     this.#engine?.kick()
@@ -397,6 +395,7 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     const { links, plan, state } = this.#context
     const { replica } = link.record
     if (links.get(replica) !== link) return
+    this.#context.troubles.set(replica, reason)
     link.rebuilding = false
     if (!this.mustAcknowledge(link)) plan.drop(replica)
     state.disconnected(replica)

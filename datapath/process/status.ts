@@ -11,7 +11,6 @@ export function volumeStatus(
   const socket = guests.socketOf(volume)
   const phase = mirror?.phase ?? 'closed'
   const replicas = mirror?.replicas() ?? []
-  const reason = HOLDING[phase]
   return {
     sr,
     volume,
@@ -21,7 +20,7 @@ export function volumeStatus(
     attached: device !== null,
     ...(socket === null ? {} : { socket }),
     connections: guests.connectionsTo(volume),
-    ...(reason === undefined ? {} : { holding: reason }),
+    waits: mirror?.waits() ?? [],
     replicas: replicas.map(({ host, replica, state, totalRegions, doneRegions }) => ({
       host,
       replica,
@@ -30,9 +29,4 @@ export function volumeStatus(
       doneBytes: byteLength(doneRegions * REGION_BYTES),
     })),
   }
-}
-
-const HOLDING: Readonly<Record<string, string>> = {
-  replaced: 'another host has become the primary; deactivate the volume here',
-  holding: 'an in-sync replica, its promise, or a change of the record is awaited',
 }

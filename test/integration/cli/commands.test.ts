@@ -31,6 +31,8 @@ const volume = (key: string, name: string, state: ReplicaState, doneBytes = 0): 
     primary: HOSTS[0],
     epoch: 7,
     state: 'serving',
+    waits: [],
+    holding: [],
     replicas: HOSTS.map((host, index) => ({
       host,
       hostName: `a-rather-long-host-name-${index + 1}`,
@@ -101,7 +103,7 @@ describe('the xosan command', function () {
       server.register(method, schema, () => {
         const answer = answers[method]
         if (answer === undefined) throw new XosanError('COORDINATOR_UNAVAILABLE', { reason: 'it is a test' })
-        return answer() as never
+        return answer()
       })
     }
     await server.listenUnix(socket)
@@ -130,6 +132,18 @@ describe('the xosan command', function () {
   it('prints one JSON value with --json, exactly what the daemon said', async () => {
     const { out } = await xosan('volume', 'ls', '--json')
     assert.deepEqual(JSON.parse(out), answers['volume.ls']!())
+  })
+
+  it('says what a volume waits for, with what to do next, and tells programs the same in fields', async () => {
+    const waits = [{ for: 'replica', host: HOSTS[1], replica: HOSTS[1], reason: 'away', othersLost: false }]
+    const holding = ['The replica on host h2 is needed and away (away). '.repeat(3).trim()]
+    const held = { ...volume(VOLUME, 'database', 'in-sync'), state: 'holding', waits, holding }
+    answers['volume.show'] = () => controlApi['volume.show'].result.parse(held)
+    const { out } = await xosan('volume', 'show', 'database')
+    assert.match(out, /^state +holding\nwaits +The replica on host h2 .*\n {9}\S/m)
+    for (const line of out.split('\n')) assert.ok(line.length <= 80, `${line.length} columns: ${line}`)
+    const shown = JSON.parse((await xosan('volume', 'show', 'database', '--json')).out) as Volume
+    assert.deepEqual([shown.waits, shown.holding], [waits, holding])
   })
 
   it('finds a volume by its name, unless several have it or none', async () => {

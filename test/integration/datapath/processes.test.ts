@@ -121,10 +121,11 @@ describe('datapath processes of three hosts', function () {
 
     await h1.signal('SIGCONT')
     for (const each of [volume, second]) {
-      const status = await pool.until(each, h1, 'the old primary stands back', ({ holding }) =>
-        /another host/.test(holding ?? '')
+      const status = await pool.until(each, h1, 'the old primary stands back', ({ waits }) =>
+        waits.some(wait => wait.for === 'deactivation')
       )
       assert.equal(status.state, 'holding')
+      assert.deepEqual(status.waits, [{ for: 'deactivation', primary: h2.host }])
       assert.equal(status.connections, 1)
     }
     assert.deepEqual(

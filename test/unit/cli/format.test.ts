@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
-import { formatBytes, formatDuration, formatProgress, formatTable } from '../../../cli/format.ts'
+import { formatBytes, formatDuration, formatProgress, formatTable, wrapText } from '../../../cli/format.ts'
 
 describe('numbers for people', () => {
   it('gives bytes in the unit that leaves three digits', () => {
@@ -71,6 +71,24 @@ describe('a table', () => {
           for (const line of formatTable(rows, columns, width)) assert.ok(line.length <= width)
         }
       )
+    )
+  })
+})
+
+describe('a text', () => {
+  it('is broken at spaces, and only a word that is too long exceeds the width', () => {
+    assert.deepEqual(wrapText('state  one two three', 14, '       '), ['state  one two', '       three'])
+    assert.deepEqual(wrapText('a-word-too-long b', 5, ' '), ['a-word-too-long', ' b'])
+    const words = fc.array(fc.stringMatching(/^[a-z]{1,9}$/), { minLength: 1, maxLength: 30 })
+    fc.assert(
+      fc.property(words, fc.integer({ min: 12, max: 40 }), (given, width) => {
+        const lines = wrapText(given.join(' '), width, '  ')
+        assert.ok(lines.every(line => line.length <= width))
+        assert.deepEqual(
+          lines.flatMap(line => line.trim().split(' ')),
+          given
+        )
+      })
     )
   })
 })
