@@ -242,6 +242,7 @@ export class DatapathNode {
    */
   async activate(sr: SrId, key: VolumeKey, deadlineMs: Millis): Promise<VolumeMirror> {
     const { clock } = this.#options
+    const what = 'Activating the volume'
     const deadline = (clock.now() + deadlineMs) as Millis
     const volume = this.#entry(sr, key)
     const { mirror: before } = volume
@@ -249,20 +250,28 @@ export class DatapathNode {
     if (before?.phase === 'opening' && volume.purpose === 'maintenance') {
       void before.close(deadlineMs).catch(() => undefined)
     }
+    let givenUp = false
     const opened = volume.turn.run(async () => {
       const { mirror } = volume
       if (mirror !== null && (mirror.ending || volume.purpose === 'maintenance')) {
         await this.#closeMirror(volume, deadlineMs)
       }
+      // The turn may have come long after the caller went.
+      if (givenUp) throw new XosanError('DEADLINE_EXCEEDED', { what, deadlineMs })
       if (volume.mirror === null) await this.#open(volume, 'guest', deadline)
-      this.#activated.add(key)
-      await this.#save()
-      return volume.mirror!
+      const serving = volume.mirror!
+      // One that was told to end while it was opened never became active.
+      if (!serving.ending) {
+        this.#activated.add(key)
+        await this.#save()
+      }
+      return serving
     })
     opened.catch(() => this.#forgetIfUnused(volume))
     try {
-      return await this.#within(deadlineMs, 'Activating the volume', opened)
+      return await this.#within(deadlineMs, what, opened)
     } catch (error) {
+      givenUp = true
       // The caller takes the volume for not active; an opening that succeeds later would contradict it.
       if (hasCode(error, 'DEADLINE_EXCEEDED')) {
         void this.deactivate(key, deadlineMs).catch((reason: unknown) =>
@@ -287,8 +296,15 @@ export class DatapathNode {
     const { mirror } = volume
     if (mirror?.phase === 'opening') await mirror.close(deadlineMs).catch(() => undefined)
     await volume.turn.run(async () => {
-      if (volume.purpose === 'guest') await this.#closeMirror(volume, deadlineMs)
-      await this.#save()
+      // An activation whose turn came in between has noted itself again.
+      this.#activated.delete(volume.key)
+      try {
+        // First, because closing may take until the coordinator is back: a process that starts meanwhile must close the
+        // volume and not go on with it.
+        await this.#save()
+      } finally {
+        if (volume.purpose === 'guest') await this.#closeMirror(volume, deadlineMs)
+      }
     })
     this.#forgetIfUnused(volume)
   }
@@ -378,7 +394,8 @@ export class DatapathNode {
     volume.opening = mirror.open(deadline)
     try {
       await volume.opening
-      if (purpose === 'guest') volume.device?.serve(mirror)
+      // What a mirror that is being closed takes it never answers.
+      if (purpose === 'guest' && !mirror.ending) volume.device?.serve(mirror)
     } catch (error) {
       volume.mirror = null
       throw error
