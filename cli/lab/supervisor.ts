@@ -10,6 +10,7 @@
 import { join } from 'node:path'
 import { reasonOf } from '../../core/errors.ts'
 import { type FileLock, lockFile } from './file-lock.ts'
+import { forgetDomains, isDown } from './host-boot.ts'
 import { type HostPaths, type Lab, hostNamed, hostPaths, programNames, readLab } from './layout.ts'
 import { stopPrograms } from './orderly-stop.ts'
 import { type PidFile, bootId, readPidFile, writePidFile } from './pid-file.ts'
@@ -51,6 +52,10 @@ class Supervisor {
 
   async start(): Promise<void> {
     const earlier = await readPidFile(this.#paths.pids)
+    if (await isDown(this.#paths, earlier)) {
+      log('the host boots')
+      await forgetDomains(this.#paths)
+    }
     for (const program of this.#programs) {
       program.start(earlier.programs[program.name] ?? null)
     }

@@ -142,6 +142,24 @@ describe('xosan lab', function () {
     assert.equal((await onHost('start', 'h1')).condition, 'up')
   })
 
+  it('forgets what domains held when a host is started anew, and not when its supervisor is', async () => {
+    const { runDirectory, stateDirectory } = parseConfig(
+      JSON.parse(await readFile(join(directory, 'h1', 'config.json'), 'utf8'))
+    )
+    const held = [join(runDirectory, 'references.json'), join(stateDirectory, 'attached-1.json')]
+    const kept = join(stateDirectory, 'stores.json')
+    for (const file of [...held, kept]) await writeFile(file, '{}')
+
+    process.kill(pidOf(await statusOf('h1'), 'supervisor'), 'SIGKILL')
+    await until('supervisor gone', async () => (await statusOf('h1')).condition === 'partly')
+    await onHost('start', 'h1')
+    assert.deepEqual([...held, kept].map(existsSync), [true, true, true])
+
+    await onHost('kill', 'h1')
+    await onHost('start', 'h1')
+    assert.deepEqual([...held, kept].map(existsSync), [false, false, true])
+  })
+
   it('shuts a host down in order', async () => {
     assert.equal((await onHost('shutdown', 'h1')).condition, 'down')
     for (const name of ['xosand', 'datapath-0', 'datapath-1']) {

@@ -94,9 +94,22 @@ describe('a pool of hosts', function () {
     const files = [...(await replicaFiles(pool.path, volume)).values()]
     assert.equal((await compareFiles(files[0]!, files[1]!, SIZE)).firstDifference, null)
   })
+
+  it('has no guests on a host that was killed and started again: its volume is closed, and opens elsewhere', async () => {
+    lab = await TestLab.start(2)
+    const [first, second] = lab.hosts
+    const volume = await lab.createVolume(SIZE)
+    await openVolume(first!, volume)
+    const control = await lab.control(first!)
+    await control.kill()
+    await control.start()
+    await waitUntilClosed(second!, volume, IN_SYNC_DEADLINE_MS)
+    await openVolume(second!, volume)
+    assert.equal((await showVolume(second!, volume)).primary, second!.uuid)
+  })
 })
 
-/** What was opened for a resync is closed again. */
+/** What was opened for a resync, or by a guest that is gone, is closed again. */
 async function waitUntilClosed(host: PoolHost, volume: PoolVolume, deadlineMs: number): Promise<void> {
   const end = performance.now() + deadlineMs
   while ((await showVolume(host, volume)).primary !== null) {
