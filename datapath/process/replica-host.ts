@@ -18,7 +18,7 @@ import { type MirrorTiming } from '../../core/mirror/timing.ts'
 import { type Clock } from '../../core/ports/clock.ts'
 import { type Disk } from '../../core/ports/disk.ts'
 import { type ProcessIdentity } from '../../core/mirror/messages.ts'
-import { type ReplicaId, type SrId, type StoreId, type VolumeKey } from '../../core/units.ts'
+import { type Incarnation, type ReplicaId, type SrId, type StoreId, type VolumeKey } from '../../core/units.ts'
 import { type BlockDevice } from '../block-device.ts'
 import { type CreatedReplica, type ReplicaSession } from '../mirror/replica-peer.ts'
 import { Mutex } from '../mirror/signal.ts'
@@ -197,6 +197,12 @@ export class ReplicaHost {
   /** The write intents of a replica that is open; null when it is not. */
   intentsOf(volume: VolumeKey): RegionSet | null {
     return this.#open.get(volume)?.replica.intents ?? null
+  }
+
+  /** The process that the replica of a volume has accepted; null while it knows of none. */
+  holderOf(volume: VolumeKey): { readonly incarnation: Incarnation; readonly inSession: boolean } | null {
+    const { holder = null, inSession = false } = this.#open.get(volume) ?? {}
+    return holder === null ? null : { incarnation: holder.incarnation, inSession }
   }
 
   /** Ends all sessions and releases all files; nothing is opened any more. */

@@ -59,6 +59,11 @@ export class ReplicaService {
     return this.#rights.holder
   }
 
+  /** Whether a session may change the replica now. */
+  get inSession(): boolean {
+    return this.#rights.session !== null
+  }
+
   /** What a request for an epoch waits for, in words for an administrator. */
   get doing(): string {
     return this.#doing ?? 'an earlier message is being carried out'

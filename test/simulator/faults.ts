@@ -17,6 +17,9 @@ type Kind =
   | 'slow network'
   | 'coordinator away'
   | 'coordinator unsure'
+  | 'primary left behind'
+  | 'contention'
+  | 'return under load'
 
 /** How often each kind is drawn, relative to the others. */
 const WEIGHTS: Readonly<Record<Kind, number>> = {
@@ -32,7 +35,12 @@ const WEIGHTS: Readonly<Record<Kind, number>> = {
   'slow network': 1,
   'coordinator away': 2,
   'coordinator unsure': 4,
+  'primary left behind': 5,
+  contention: 4,
+  'return under load': 3,
 }
+
+type Link = readonly [SimulatedHost, SimulatedHost]
 
 /** Brings faults upon a universe, several at a time, and takes them away again. */
 export class FaultSchedule {
@@ -61,9 +69,14 @@ export class FaultSchedule {
     return { kind: 'answer', beforeMs, afterMs }
   }
 
+  /** Counts a fault for the summary. */
+  count(kind: string): void {
+    this.counts[kind] = (this.counts[kind] ?? 0) + 1
+  }
+
   /** Lets faults happen for a time, in milliseconds; everything is healed when this resolves. */
   async run(durationMs: number): Promise<void> {
-    const { world } = this.#universe
+    const { world, coincidences } = this.#universe
     // Universes differ in how rough they are.
     const meanGapMs = this.#random.between(400, 4_000)
     const until = world.now + durationMs
@@ -72,6 +85,7 @@ export class FaultSchedule {
       void this.#strike(this.#draw())
     }
     this.#over = true
+    coincidences.over = true
     this.#healAll()
   }
 
@@ -86,113 +100,134 @@ export class FaultSchedule {
   }
 
   async #strike(kind: Kind): Promise<void> {
-    const { world, hosts, network } = this.#universe
+    const { world, hosts, network, coincidences } = this.#universe
     const random = this.#random
     const host = random.pick(hosts)
-    const others = hosts.filter(other => other !== host)
-    const short = random.chance(0.6)
-    const durationMs = short ? random.between(20, 1_500) : random.between(1_500, 25_000)
-    this.counts[kind] = (this.counts[kind] ?? 0) + 1
+    const other = random.pick(hosts.filter(candidate => candidate !== host))
+    const durationMs = random.chance(0.6) ? random.between(20, 1_500) : random.between(1_500, 25_000)
+    this.count(kind)
     world.log('FAULT', `${kind}: ${host.name} for ${durationMs.toFixed(0)} ms`)
     switch (kind) {
       case 'process dies':
-        if (host.process === null) return
-        host.crash()
-        await this.#wait(random.between(50, 1_500))
-        this.#startAgain(host)
-        return
-      case 'process dies while cut off': {
+        return this.kill(host, random.between(50, 1_500))
+      case 'process dies while cut off':
         // What it promised is forgotten while the one it promised to cannot remind it.
-        if (host.process === null) return
-        const other = random.pick(others)
-        network.cut(host, other)
-        network.cut(other, host)
-        host.crash()
-        await this.#wait(random.between(20, 300))
-        this.#startAgain(host)
-        break
-      }
+        void this.cut(both(host, other), durationMs)
+        return this.kill(host, random.between(20, 300))
       case 'process stops':
-        if (!host.running) return
-        host.pause()
-        await this.#wait(durationMs)
-        if (host.process?.paused === true) host.resume()
-        return
+        return this.stop(host, durationMs)
       case 'power cut':
-        await this.#cutPower([host], random.between(500, 12_000))
-        return
+        return this.cutPower([host], random.between(500, 12_000))
       case 'power cut everywhere':
-        await this.#cutPower(hosts, random.between(500, 5_000))
-        return
-      case 'link cut': {
-        const other = random.pick(others)
-        network.cut(host, other)
-        network.cut(other, host)
-        break
-      }
+        return this.cutPower(hosts, random.between(500, 5_000))
+      case 'link cut':
+        return this.cut(both(host, other), durationMs)
       case 'link cut one way':
-        network.cut(host, random.pick(others))
-        break
+        return this.cut([[host, other]], durationMs)
       case 'host cut off':
-        for (const other of others) {
-          if (random.chance(0.7)) network.cut(host, other)
-          network.cut(other, host)
-        }
-        if (random.chance(0.5)) this.#away.add(host.name)
-        await this.#wait(durationMs)
-        this.#away.delete(host.name)
-        network.heal()
-        return
+        return this.isolate(host, hosts, random.chance(0.5), durationMs)
       case 'slow disk':
-        host.diskSlowness = random.between(5, 200)
-        await this.#wait(Math.min(durationMs, 8_000))
-        host.diskSlowness = 1
-        return
+        return this.slowDisk(host, random.between(5, 200), Math.min(durationMs, 8_000))
       case 'slow network':
         network.delayMs = random.between(2, 60)
-        await this.#wait(durationMs)
-        network.delayMs = 0.3
+        await world.pause(durationMs)
+        network.delayMs = USUAL_DELAY_MS
         return
-      case 'coordinator away': {
-        const all = random.chance(0.5) ? hosts : [host]
-        for (const { name } of all) this.#away.add(name)
-        await this.#wait(durationMs)
-        for (const { name } of all) this.#away.delete(name)
-        return
-      }
+      case 'coordinator away':
+        return this.#withoutCoordinator(this.#away, random.chance(0.5) ? hosts : [host], durationMs)
       case 'coordinator unsure':
-        this.#unsure.add(host.name)
-        await this.#wait(durationMs)
-        this.#unsure.delete(host.name)
-        return
+        return this.doubt(host, durationMs)
+      case 'primary left behind':
+        return coincidences.leavePrimaryBehind()
+      case 'contention':
+        return coincidences.contend()
+      case 'return under load':
+        return coincidences.returnUnderLoad()
     }
-    await this.#wait(durationMs)
-    network.heal()
   }
 
-  async #cutPower(hosts: readonly SimulatedHost[], forMs: number): Promise<void> {
+  /** A host's process dies, and another is started a while later. */
+  async kill(host: SimulatedHost, forMs: number): Promise<void> {
+    if (this.#over || host.process === null) return
+    host.crash()
+    await this.#universe.world.pause(forMs)
+    host.start()
+  }
+
+  /** A host's process is stopped and goes on later. */
+  async stop(host: SimulatedHost, forMs: number): Promise<void> {
+    const { process } = host
+    if (this.#over || process === null || !host.running) return
+    host.pause()
+    await this.#universe.world.pause(forMs)
+    if (host.process === process && process.paused) host.resume()
+  }
+
+  /** Hosts lose power at the same instant, and come back one after the other. */
+  async cutPower(hosts: readonly SimulatedHost[], forMs: number): Promise<void> {
+    if (this.#over) return
     const hit = hosts.filter(({ poweredOn }) => poweredOn)
     for (const host of hit) host.cutPower()
     if (hit.length > 0) this.#universe.powerWasCut()
     for (const host of hit) {
-      await this.#wait(forMs * this.#random.between(0.2, 1))
-      this.#startAgain(host)
+      await this.#universe.world.pause(forMs * this.#random.between(0.2, 1))
+      host.start()
     }
   }
 
-  async #wait(ms: number): Promise<void> {
-    await this.#universe.world.pause(ms)
+  /** Links are cut, each in its one direction. */
+  async cut(links: readonly Link[], forMs: number): Promise<void> {
+    if (this.#over) return
+    const { network, world } = this.#universe
+    const real = links.filter(([from, to]) => from !== to)
+    for (const [from, to] of real) network.cut(from, to)
+    await world.pause(forMs)
+    for (const [from, to] of real) network.join(from, to)
   }
 
-  #startAgain(host: SimulatedHost): void {
-    host.start()
+  /** A host is cut off from others, now and then in one direction only, perhaps from the coordinator too. */
+  async isolate(
+    host: SimulatedHost,
+    from: readonly SimulatedHost[],
+    withoutCoordinator: boolean,
+    forMs: number
+  ): Promise<void> {
+    const links: Link[] = []
+    for (const other of from) {
+      if (other === host) continue
+      links.push([other, host])
+      if (this.#random.chance(0.7)) links.push([host, other])
+    }
+    const cut = this.cut(links, forMs)
+    if (withoutCoordinator) await this.#withoutCoordinator(this.#away, [host], forMs)
+    await cut
+  }
+
+  /** Every call of a host's disk takes so many times as long. */
+  async slowDisk(host: SimulatedHost, factor: number, forMs: number): Promise<void> {
+    if (this.#over) return
+    host.diskSlowness = factor
+    await this.#universe.world.pause(forMs)
+    host.diskSlowness = 1
+  }
+
+  /** A host often does not learn what its calls to the coordinator did. */
+  async doubt(host: SimulatedHost, forMs: number): Promise<void> {
+    return this.#withoutCoordinator(this.#unsure, [host], forMs)
+  }
+
+  async #withoutCoordinator(how: Set<string>, hosts: readonly SimulatedHost[], forMs: number): Promise<void> {
+    if (this.#over) return
+    for (const { name } of hosts) how.add(name)
+    await this.#universe.world.pause(forMs)
+    for (const { name } of hosts) how.delete(name)
   }
 
   #healAll(): void {
     const { hosts, network } = this.#universe
     this.#away.clear()
     this.#unsure.clear()
-    network.delayMs = 0.3
+    network.delayMs = USUAL_DELAY_MS
     network.heal()
     for (const host of hosts) {
       host.diskSlowness = 1
@@ -200,9 +235,12 @@ export class FaultSchedule {
       host.start()
     }
   }
-
-  /** True once no more faults come. */
-  get over(): boolean {
-    return this.#over
-  }
 }
+
+/** Mean one-way delay of the network in milliseconds. */
+const USUAL_DELAY_MS = 0.3
+
+const both = (one: SimulatedHost, other: SimulatedHost): readonly Link[] => [
+  [one, other],
+  [other, one],
+]

@@ -1,10 +1,8 @@
 import { hasCode, reasonOf } from '../../core/errors.ts'
 import { type ByteLength, type ByteOffset, type Millis } from '../../core/units.ts'
 import { type BlockDevice } from '../../datapath/block-device.ts'
-import { type History, ZEROS } from './history.ts'
+import { type History, SECTOR_BYTES, ZEROS } from './history.ts'
 import { type SeededRandom, type SimulatedProcess, type World } from './world.ts'
-
-export const SECTOR_BYTES = 512
 
 interface GuestOptions {
   readonly world: World
@@ -12,38 +10,71 @@ interface GuestOptions {
   readonly process: SimulatedProcess
   readonly device: BlockDevice
   readonly history: History
-  /** First sectors of the places that the guest likes. */
+  /** First sectors of the places that all guests of the volume share. */
   readonly hotSectors: readonly number[]
+  /** How many sectors there are. */
+  readonly sectors: number
   readonly tenure: number
   readonly nextValue: () => number
+  /** Until when nobody works, in milliseconds of virtual time. */
+  readonly quietUntil: () => number
   /** True once writes of this volume were lost in a way that a flush must report. */
   readonly mayLoseWrites: () => boolean
   readonly problem: (text: string) => void
   readonly log: (text: string) => void
 }
 
+interface SectorRange {
+  readonly first: number
+  readonly end: number
+}
+
+/** Those who only read are there to see what is wrong, not to be many; in milliseconds. */
+const READER_PAUSE_MS = 25
+
 /** A virtual machine: some requests at once, again and again at the same few places. */
 export class Guest {
   readonly #options: GuestOptions
+  readonly #changing = new Set<SectorRange>()
   #stopping = false
   #running = 0
   #stopped: (() => void) | null = null
   /** Whether it ever flushes; one that does not relies on every single write. */
   readonly #flushes: boolean
+  /** The places that it likes. The others have time to grow cold: their write intents are cleared. */
+  readonly #hotSectors: readonly number[]
+  /** How often a request goes anywhere else. */
+  readonly #wandering: number
   /** The longest pause between two requests, in milliseconds: some guests are busy, most are not. */
   readonly #pauseMs: number
 
   constructor(options: GuestOptions) {
     this.#options = options
     this.#flushes = options.random.chance(0.7)
+    this.#hotSectors = options.random.shuffled(options.hotSectors).slice(0, 2 + options.random.below(5))
+    this.#wandering = options.random.pick([0, 0.003, 0.03])
     this.#pauseMs = options.random.pick([5, 40, 100, 200])
   }
 
-  start(depth: number): void {
-    for (let i = 0; i < depth; i++) {
+  /**
+   * @param depth requests under way at once, of any kind
+   * @param readers more of them that only read, so that somebody goes on asking when all writes are held
+   */
+  start(depth: number, readers: number): void {
+    for (let i = 0; i < depth + readers; i++) {
       this.#running++
-      this.#options.process.deliver(() => void this.#run())
+      this.#options.process.deliver(() => void this.#run(i >= depth))
     }
+  }
+
+  /** The datapath process that serves it. */
+  get process(): SimulatedProcess {
+    return this.#options.process
+  }
+
+  /** Where its changes are under way. */
+  get changing(): Iterable<SectorRange> {
+    return this.#changing
   }
 
   /** Asks for nothing more. Resolves when all it asked for is answered, which may be never. */
@@ -57,28 +88,42 @@ export class Guest {
     this.#stopping = true
   }
 
-  async #run(): Promise<void> {
+  async #run(onlyReads: boolean): Promise<void> {
     const { random, process, problem } = this.#options
+    const pauseMs = onlyReads ? Math.max(this.#pauseMs, READER_PAUSE_MS) : this.#pauseMs
     while (!this.#stopping) {
       try {
-        await this.#request()
+        await this.#rest()
+        await this.#request(onlyReads)
       } catch (error) {
         problem(`P5: the guest got an error: ${reasonOf(error)}`)
         break
       }
       await new Promise<void>(resolve =>
-        process.clock.after((random.fraction() * this.#pauseMs) as Millis, resolve)
+        process.clock.after((random.fraction() * pauseMs) as Millis, resolve)
       )
     }
     this.#running--
     if (this.#running === 0) this.#stopped?.()
   }
 
-  async #request(): Promise<void> {
-    const { random, hotSectors } = this.#options
-    const first = random.pick(hotSectors) + random.below(8)
+  /** A machine that has nothing to do has written back what it had, and says nothing for a while. */
+  async #rest(): Promise<void> {
+    const { world, process, quietUntil } = this.#options
+    const quietMs = quietUntil() - world.now
+    if (quietMs <= 0) return
+    await this.#flush()
+    await new Promise<void>(resolve => process.clock.after(quietMs as Millis, resolve))
+  }
+
+  async #request(onlyReads: boolean): Promise<void> {
+    const { random, sectors } = this.#options
     const count = random.chance(0.03) ? 128 : 1 + random.below(12)
-    const what = random.fraction()
+    const place = random.chance(this.#wandering)
+      ? random.below(sectors)
+      : random.pick(this.#hotSectors) + random.below(8)
+    const first = Math.min(place, sectors - count)
+    const what = onlyReads ? 0 : random.fraction()
     this.#options.history.requests++
     if (what < 0.45) await this.#read(first, count)
     else if (what < 0.9) await this.#write(first, count)
@@ -147,7 +192,10 @@ export class Guest {
     }
     history.write(entry)
     log(`write ${value} to sectors ${first}+${count}${durable ? ' durably' : ''}`)
+    const range = { first, end: first + count }
+    this.#changing.add(range)
     await act((first * SECTOR_BYTES) as ByteOffset)
+    this.#changing.delete(range)
     log(`write ${value} acknowledged`)
     const current = history.current(entry)
     if (durable) current.durableAt = world.now

@@ -12,6 +12,9 @@
  * When every in-sync replica has lost power, un-flushed writes may be gone: there the history is split. What a
  * sector holds afterwards must be a value that could have survived, and the same one for everybody.
  */
+import { REGION_BYTES } from '../../core/units.ts'
+
+export const SECTOR_BYTES = 512
 
 /** Value of a sector that was never written, or was zeroed. */
 export const ZEROS = 0
@@ -47,6 +50,7 @@ export class History {
   #survivors: Set<number>[] | undefined
   /** When each tenure was first acknowledged a write. */
   readonly #firstAcknowledged = new Map<number, number>()
+  readonly #writtenRegions = new Set<number>()
   /** Requests of the guests, of any kind. */
   requests = 0
 
@@ -56,6 +60,15 @@ export class History {
 
   write(entry: WriteEntry): void {
     this.#writes.push(entry)
+    const [first, last] = [entry.firstSector, entry.endSector - 1].map(sector =>
+      Math.floor((sector * SECTOR_BYTES) / REGION_BYTES)
+    )
+    for (let region = first!; region <= last!; region++) this.#writtenRegions.add(region)
+  }
+
+  /** The regions that anybody ever wrote to. */
+  writtenRegions(): readonly number[] {
+    return [...this.#writtenRegions].sort((a, b) => a - b)
   }
 
   /** A write was acknowledged. @returns why that is wrong, or null */
@@ -93,7 +106,10 @@ export class History {
   split(now: number): string[] {
     const problems = this.check()
     const survivors: Set<number>[] = []
-    for (let sector = 0; sector < this.#sectors; sector++) survivors.push(this.#survivorsOf(sector))
+    const writes = this.#writesBySector()
+    for (let sector = 0; sector < this.#sectors; sector++) {
+      survivors.push(this.#survivorsOf(sector, writes.get(sector) ?? []))
+    }
     this.#survivors = survivors
     // What is under way may happen on either side.
     this.#writes = this.#writes
@@ -116,8 +132,19 @@ export class History {
     )
   }
 
-  #survivorsOf(sector: number): Set<number> {
-    const covering = this.#writes.filter(w => w.firstSector <= sector && sector < w.endSector)
+  #writesBySector(): Map<number, WriteEntry[]> {
+    const bySector = new Map<number, WriteEntry[]>()
+    for (const write of this.#writes) {
+      for (let sector = write.firstSector; sector < write.endSector; sector++) {
+        const list = bySector.get(sector)
+        if (list === undefined) bySector.set(sector, [write])
+        else list.push(write)
+      }
+    }
+    return bySector
+  }
+
+  #survivorsOf(sector: number, covering: readonly WriteEntry[]): Set<number> {
     const possible = new Set<number>()
     const overwritten = (after: number): boolean =>
       covering.some(({ invokedAt, durableAt }) => durableAt !== Infinity && invokedAt > after)
@@ -138,9 +165,9 @@ export class History {
       if (list === undefined) reads.set(read.sector, [read])
       else list.push(read)
     }
+    const writes = this.#writesBySector()
     for (const [sector, list] of reads) {
-      const covering = this.#writes.filter(w => w.firstSector <= sector && sector < w.endSector)
-      const problem = this.#checkSector(sector, list, covering)
+      const problem = this.#checkSector(sector, list, writes.get(sector) ?? [])
       if (problem !== null) problems.push(problem)
     }
     return problems

@@ -27,7 +27,8 @@ export interface NetworkHost {
 export class SimulatedNetwork {
   readonly world: World
   readonly random: SeededRandom
-  readonly #cut = new Set<string>()
+  /** Link -> how many faults cut it now. */
+  readonly #cut = new Map<string, number>()
   /** Messages that wait for their link to heal. */
   #held: { readonly link: string; readonly go: () => void }[] = []
   /** Mean one-way delay in milliseconds; a slow link has more. */
@@ -38,17 +39,33 @@ export class SimulatedNetwork {
     this.random = world.random.fork()
   }
 
-  /** Cuts one direction. */
+  /** Cuts one direction, until it was joined as often as it was cut. */
   cut(from: NetworkHost, to: NetworkHost): void {
-    this.#cut.add(linkName(from, to))
+    const link = linkName(from, to)
+    this.#cut.set(link, (this.#cut.get(link) ?? 0) + 1)
+  }
+
+  /** Takes one cut of a direction back. */
+  join(from: NetworkHost, to: NetworkHost): void {
+    const link = linkName(from, to)
+    const cuts = this.#cut.get(link) ?? 0
+    if (cuts > 1) this.#cut.set(link, cuts - 1)
+    else this.#cut.delete(link)
+    this.#deliverHeld()
   }
 
   /** Heals everything. */
   heal(): void {
     this.#cut.clear()
+    this.#deliverHeld()
+  }
+
+  #deliverHeld(): void {
     const held = this.#held
-    this.#held = []
-    for (const { go } of held) if (this.random.chance(0.5)) this.world.after(this.#delay(), go)
+    this.#held = held.filter(({ link }) => this.#cut.has(link))
+    for (const { link, go } of held) {
+      if (!this.#cut.has(link) && this.random.chance(0.5)) this.world.after(this.#delay(), go)
+    }
   }
 
   isCut(from: NetworkHost, to: NetworkHost): boolean {

@@ -1,7 +1,10 @@
 /**
  * The simulator's command: `npm run sim -- --seeds N [--first-seed S]`, or `--seed S` for one universe with its log.
  */
+import { fork } from 'node:child_process'
 import { createHash } from 'node:crypto'
+import { availableParallelism } from 'node:os'
+import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { Universe, type UniverseReport } from './universe.ts'
 
@@ -11,6 +14,10 @@ const { values } = parseArgs({
     'first-seed': { type: 'string', default: '1' },
     seed: { type: 'string' },
     json: { type: 'boolean', default: false },
+    /** Universes at once, each in a process of its own; as many as there are processors if not given. */
+    jobs: { type: 'string', default: String(availableParallelism()) },
+    /** Set in the processes that `jobs` starts: seeds come in as messages. */
+    worker: { type: 'boolean', default: false },
     /** Prints a hash of each universe's log instead of the log, to compare runs. */
     digest: { type: 'boolean', default: false },
     /** Ends with the first universe in which a promise was broken. */
@@ -27,18 +34,70 @@ async function one(seed: number): Promise<void> {
   process.exitCode = report.problems.length === 0 ? 0 : 1
 }
 
+/** What became of one seed. */
+interface Outcome {
+  readonly report: UniverseReport
+  /** Hash of the log; empty unless `--digest`. */
+  readonly digest: string
+}
+
+async function look(seed: number): Promise<Outcome> {
+  const hash = createHash('sha256')
+  const report = await new Universe(seed, line => {
+    if (values.digest) hash.update(`${line}\n`)
+  }).run()
+  return { report, digest: values.digest ? hash.digest('hex') : '' }
+}
+
+/** Looks into universes in several processes. @yields the outcomes in the order of the seeds */
+async function* lookInto(first: number, count: number, jobs: number): AsyncGenerator<Outcome> {
+  const script = fileURLToPath(import.meta.url)
+  const args = ['--worker', ...(values.digest ? ['--digest'] : [])]
+  const waiting = new Map<number, (outcome: Outcome) => void>()
+  const outcomes: Promise<Outcome>[] = []
+  for (let seed = first; seed < first + count; seed++) {
+    outcomes.push(new Promise(resolve => waiting.set(seed, resolve)))
+  }
+  let next = first
+  let failed: (error: Error) => void = () => undefined
+  const failure = new Promise<never>((_, reject) => (failed = reject))
+  const workers = Array.from({ length: Math.min(jobs, count) }, () => {
+    const worker = fork(script, args)
+    const feed = (): void => {
+      if (next < first + count) worker.send(next++)
+    }
+    worker.on('message', message => {
+      const outcome = message as Outcome
+      waiting.get(outcome.report.seed)!(outcome)
+      feed()
+    })
+    worker.on('exit', code => {
+      if (code !== 0) failed(new Error(`a process of the simulator ended with ${code}`))
+    })
+    feed()
+    return worker
+  })
+  try {
+    for (const outcome of outcomes) yield await Promise.race([outcome, failure])
+  } finally {
+    for (const worker of workers) worker.removeAllListeners('exit').kill()
+  }
+}
+
+function work(): void {
+  process.on('message', (seed: number) => {
+    void look(seed).then(outcome => process.send!(outcome))
+  })
+}
+
 async function many(first: number, count: number): Promise<void> {
   const started = performance.now()
   const reports: UniverseReport[] = []
   let shown = started
-  for (let seed = first; seed < first + count; seed++) {
-    const hash = createHash('sha256')
-    const universe = new Universe(seed, line => {
-      if (values.digest) hash.update(`${line}\n`)
-    })
-    const report = await universe.run()
+  for await (const { report, digest } of lookInto(first, count, Number(values.jobs))) {
+    const { seed } = report
     reports.push(report)
-    if (values.digest) console.log(`${seed} ${hash.digest('hex')}`)
+    if (values.digest) console.log(`${seed} ${digest}`)
     for (const problem of report.problems.slice(0, PROBLEMS_SHOWN)) console.error(`seed ${seed}: ${problem}`)
     if (values['until-broken'] && report.problems.length > 0) break
     if (performance.now() - shown > (process.stderr.isTTY ? 500 : 30_000)) {
@@ -93,5 +152,6 @@ function print(summary: ReturnType<typeof summarise>): void {
   console.log(failed === 0 ? 'no promise was broken' : `BROKEN in seeds ${summary.failedSeeds.join(' ')}`)
 }
 
-if (values.seed !== undefined) await one(Number(values.seed))
+if (values.worker) work()
+else if (values.seed !== undefined) await one(Number(values.seed))
 else await many(Number(values['first-seed']), Number(values.seeds))

@@ -1,8 +1,17 @@
 import { type ProcessIdentity } from '../../core/mirror/messages.ts'
 import { type MirrorTiming } from '../../core/mirror/timing.ts'
-import { type BootId, type HostId, type Incarnation, type SrId, type StoreId } from '../../core/units.ts'
+import {
+  type BootId,
+  type HostId,
+  type Incarnation,
+  type SrId,
+  type StoreId,
+  type VolumeKey,
+} from '../../core/units.ts'
 import { type Attachment, DatapathNode } from '../../datapath/process/datapath-node.ts'
+import { type ReplicaSession } from '../../datapath/mirror/replica-peer.ts'
 import { type PeerTransport } from '../../datapath/process/peer-process.ts'
+import { type Moment } from './coincidences.ts'
 import { type SimulatedNetwork } from './network.ts'
 import { type SimulatedCoordinator } from './simulated-coordinator.ts'
 import { SimulatedDisk, type SimulatedMount } from './simulated-disk.ts'
@@ -16,6 +25,14 @@ interface HostOptions {
   readonly sr: SrId
   readonly name: string
   readonly hosts: () => readonly SimulatedHost[]
+  readonly observer?: HostObserver
+}
+
+/** Who watches what hosts ask of each other. */
+export interface HostObserver {
+  /** Something was asked of a host, or happened to it. */
+  noticed(moment: Moment, host: SimulatedHost): void
+  problem(text: string): void
 }
 
 /** A host: its disk, which stays, and its datapath process, which comes and goes. */
@@ -33,7 +50,7 @@ export class SimulatedHost {
   #node: DatapathNode | null = null
   #poweredOn = true
   #attachments: readonly Attachment[] = []
-  /** Disk calls take this many times as long as usual. */
+  /** Disk calls take this many times as long as usual, in the mean. */
   diskSlowness = 1
   lastPowerCut = -1
 
@@ -139,6 +156,37 @@ export class SimulatedHost {
     this.#process?.resume()
   }
 
+  /** A session that notices when the replica obeys somebody whose epoch it has given up (P3). */
+  #guarded(
+    session: ReplicaSession,
+    to: SimulatedHost,
+    volume: VolumeKey,
+    observer: HostObserver
+  ): ReplicaSession {
+    const mine = this.#node!.identity.incarnation
+    const node = to.node!
+    const watch = async <Result>(what: string, action: () => Promise<Result>): Promise<Result> => {
+      const holder = node.replicas.holderOf(volume)?.incarnation
+      const result = await action()
+      if (holder !== mine)
+        observer.problem(`P3: ${to.name} obeyed a ${what} of ${this.name}, which had lost the right to it`)
+      return result
+    }
+    return {
+      closed: session.closed,
+      capabilities: session.capabilities,
+      size: session.size,
+      read: async (offset, into) => watch('read', async () => session.read(offset, into)),
+      write: async request => watch('write', async () => session.write(request)),
+      zero: async request => watch('zero', async () => session.zero(request)),
+      trim: async request => watch('trim', async () => session.trim(request)),
+      flush: async () => watch('flush', async () => session.flush()),
+      allocation: async (offset, length) => session.allocation(offset, length),
+      close: async () => session.close(),
+      abort: reason => session.abort(reason),
+    }
+  }
+
   async #diskDelay(call: string): Promise<void> {
     const process = this.#process
     const usual =
@@ -146,28 +194,40 @@ export class SimulatedHost {
         ? this.#random.between(0.2, 1.5)
         : this.#random.between(0.01, 0.1)
     const straggles = this.#random.chance(0.005) ? 30 : 1
+    // A disk that is slow is not slow evenly: what came later may be done much earlier.
+    const slowness = this.#random.between(1, 2 * this.diskSlowness - 1)
     return new Promise(resolve => {
-      this.#options.world.after(usual * straggles * this.diskSlowness, () => process?.deliver(resolve))
+      this.#options.world.after(usual * straggles * slowness, () => process?.deliver(resolve))
     })
   }
 
   #transport(to: SimulatedHost): PeerTransport {
-    const { network, timing } = this.#options
-    const call = async <Result>(action: (node: DatapathNode) => Promise<Result>): Promise<Result> =>
-      network.call(this, to, timing.callTimeoutMs, async () => action(to.node!))
+    const { network, timing, observer } = this.#options
+    const call = async <Result>(
+      moment: Moment | null,
+      action: (node: DatapathNode) => Promise<Result>
+    ): Promise<Result> =>
+      network.call(this, to, timing.callTimeoutMs, async () => {
+        if (moment !== null) observer?.noticed(moment, to)
+        const result = await action(to.node!)
+        if (moment === 'asked to accept') observer?.noticed('has accepted', to)
+        return result
+      })
     return {
-      heartbeat: async heartbeat => call(async node => node.replicas.heartbeat(heartbeat)),
-      accept: async request => call(async node => node.replicas.accept(request)),
-      confirm: async request => call(async node => node.replicas.confirm(request)),
-      raise: async request => call(async node => node.replicas.raise(request)),
-      intents: async name => call(async node => node.replicas.intents(name)),
-      clear: async request => call(async node => node.replicas.clear(request)),
-      finish: async request => call(async node => node.replicas.finish(request)),
-      create: async (address, blank) => call(async node => node.replicas.create(address, blank)),
+      heartbeat: async heartbeat => call(null, async node => node.replicas.heartbeat(heartbeat)),
+      accept: async request => call('asked to accept', async node => node.replicas.accept(request)),
+      confirm: async request => call('asked to confirm', async node => node.replicas.confirm(request)),
+      raise: async request => call('asked to raise', async node => node.replicas.raise(request)),
+      intents: async name => call('asked for intents', async node => node.replicas.intents(name)),
+      clear: async request => call('asked to clear', async node => node.replicas.clear(request)),
+      finish: async request => call('asked to finish', async node => node.replicas.finish(request)),
+      create: async (address, blank) => call(null, async node => node.replicas.create(address, blank)),
       openSession: async name =>
-        network.openSession(this, to, timing.callTimeoutMs, timing.requestTimeMs, async () =>
-          to.node!.replicas.openSession(name)
-        ),
+        network.openSession(this, to, timing.callTimeoutMs, timing.requestTimeMs, async () => {
+          observer?.noticed('asked for a session', to)
+          const session = await to.node!.replicas.openSession(name)
+          return observer === undefined ? session : this.#guarded(session, to, name.address.volume, observer)
+        }),
     }
   }
 }

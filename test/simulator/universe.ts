@@ -14,23 +14,24 @@ import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
 import { inSyncReplicas, replicasOf } from '../../core/mirror/volume-change.ts'
 import { type VolumeState } from '../../core/mirror/volume-record.ts'
 import {
-  type ByteLength,
   type ByteOffset,
   type Epoch,
   type LayerId,
   type Millis,
   REGION_BYTES,
-  type RegionIndex,
   type ReplicaId,
   type SrId,
   type VolumeKey,
 } from '../../core/units.ts'
+import { Administrator } from './administrator.ts'
+import { Coincidences } from './coincidences.ts'
 import { FaultSchedule } from './faults.ts'
-import { Guest, SECTOR_BYTES } from './guest.ts'
-import { History } from './history.ts'
+import { History, SECTOR_BYTES } from './history.ts'
 import { SimulatedNetwork } from './network.ts'
+import { checkEnd, checkEquality, checkIntents } from './replica-checks.ts'
 import { SimulatedCoordinator } from './simulated-coordinator.ts'
 import { SimulatedHost } from './simulated-host.ts'
+import { type SimulatedVolume, VOLUME_BYTES } from './simulated-volume.ts'
 import { type SeededRandom, World } from './world.ts'
 
 export interface UniverseReport {
@@ -44,21 +45,9 @@ export interface UniverseReport {
   readonly resyncs: number
 }
 
-/** Size of each volume in bytes. */
-const VOLUME_BYTES = (2 * 1024 * 1024) as ByteLength
 /** After the faults: what is not well again by then, in milliseconds of virtual time, is stuck. */
 const RECOVERY_LIMIT_MS = 120_000
-
-interface SimulatedVolume {
-  readonly key: VolumeKey
-  readonly layer: LayerId
-  readonly history: History
-  readonly hotSectors: readonly number[]
-  readonly random: SeededRandom
-  readonly guests: Guest[]
-  host: SimulatedHost | null
-  splits: number
-}
+const SECTORS_PER_REGION = REGION_BYTES / SECTOR_BYTES
 
 export class Universe {
   readonly world: World
@@ -66,15 +55,16 @@ export class Universe {
   readonly coordinator: SimulatedCoordinator
   readonly hosts: SimulatedHost[] = []
   readonly faults: FaultSchedule
+  readonly coincidences: Coincidences
+  readonly administrator: Administrator
   readonly #seed: number
   readonly #random: SeededRandom
-  readonly #sr: SrId
-  readonly #volumes: SimulatedVolume[] = []
+  readonly sr: SrId
+  readonly volumes: SimulatedVolume[] = []
   readonly #problems: string[] = []
-  #lastValue = 0
-  #takeovers = 0
   #resyncs = 0
-  #calm = false
+  /** No fault will come any more, and nobody starts anything. */
+  calm = false
 
   constructor(seed: number, log: (line: string) => void = () => undefined) {
     this.#seed = seed
@@ -84,11 +74,19 @@ export class Universe {
     })
     this.#random = this.world.random.fork()
     this.network = new SimulatedNetwork(this.world)
-    this.#sr = this.#random.uuid() as SrId
+    this.sr = this.#random.uuid() as SrId
     this.faults = new FaultSchedule(this)
+    this.coincidences = new Coincidences(this)
+    this.administrator = new Administrator(this)
     this.coordinator = new SimulatedCoordinator({
       clock: { now: () => this.world.now as Millis, after: (ms, action) => this.world.after(ms, action) },
-      decide: call => this.faults.fateOf(call.client),
+      decide: ({ client, verb }) => {
+        const fate = this.faults.fateOf(client)
+        if (fate.kind === 'unknown' && verb === 'transact') {
+          this.coincidences.noticed('did not learn what it did', this.#hostNamed(client)!)
+        }
+        return fate
+      },
       callTimeMs: 1000 as Millis,
       observe: (revision, client, changes) => this.#observe(revision, client, changes),
     })
@@ -102,12 +100,24 @@ export class Universe {
           network,
           coordinator,
           timing: DEFAULT_TIMING,
-          sr: this.#sr,
+          sr: this.sr,
           name: `h${i}`,
           hosts,
+          observer: {
+            noticed: (moment, host) => this.coincidences.noticed(moment, host),
+            problem: text => this.problem(text),
+          },
         })
       )
     }
+  }
+
+  #hostNamed(name: string): SimulatedHost | undefined {
+    return this.hosts.find(host => host.name === name)
+  }
+
+  #note(problem: string | null): void {
+    if (problem !== null) this.problem(problem)
   }
 
   problem(text: string): void {
@@ -127,9 +137,9 @@ export class Universe {
       problems: this.#problems,
       virtualMs: this.world.now,
       events: this.world.events,
-      operations: this.#volumes.reduce((sum, { history }) => sum + history.requests, 0),
+      operations: this.volumes.reduce((sum, { history }) => sum + history.requests, 0),
       faults: this.faults.counts,
-      takeovers: this.#takeovers,
+      takeovers: this.administrator.activations,
       resyncs: this.#resyncs,
     }
   }
@@ -138,14 +148,16 @@ export class Universe {
     for (const host of this.hosts) host.start()
     const volumes = 1 + this.#random.below(2)
     for (let i = 0; i < volumes; i++) await this.#createVolume()
-    const administrators = this.#volumes.map(async volume => this.#administer(volume))
-    const rivals = this.#volumes.filter(() => this.#random.chance(0.5))
-    administrators.push(...rivals.map(async volume => this.#rival(volume)))
+    const people = this.volumes.map(async volume => this.administrator.keepRunning(volume))
+    const rivals = this.volumes.filter(() => this.#random.chance(0.5))
+    people.push(...rivals.map(async volume => this.administrator.rival(volume)))
+    people.push(...this.volumes.map(async volume => this.#watchReplicas(volume)))
     await this.faults.run(this.#random.between(20_000, 60_000))
     await this.#settle()
-    this.#calm = true
-    await Promise.all(administrators)
-    for (const volume of this.#volumes) await this.#verify(volume)
+    this.calm = true
+    await Promise.all(people)
+    while (this.administrator.taking > 0) await this.world.pause(100)
+    for (const volume of this.volumes) await this.#verify(volume)
   }
 
   async #createVolume(): Promise<void> {
@@ -157,8 +169,8 @@ export class Universe {
     const replicas = []
     for (const host of holders) {
       const replica = random.uuid() as ReplicaId
-      const address = { sr: this.#sr, volume: key, replica, layers: [layer], size: VOLUME_BYTES }
-      await this.#ask(host, async () => host.node!.replicas.create(address, true), 10_000)
+      const address = { sr: this.sr, volume: key, replica, layers: [layer], size: VOLUME_BYTES }
+      await this.administrator.ask(host, async () => host.node!.replicas.create(address, true), 10_000)
       replicas.push({ host: host.id, replica, store: host.store, inSync: true })
     }
     const state: VolumeState = {
@@ -171,7 +183,7 @@ export class Universe {
       layers: [layer],
       mirrors: [replicas],
     }
-    const record = volumeStateKey(this.#sr, key)
+    const record = volumeStateKey(this.sr, key)
     this.coordinator.transact('creation', [], [{ key: record, value: serialiseVolumeState(record, state) }])
     // Few regions, so that what a resync copies is often what the guest writes.
     const regions = Array.from({ length: 4 }, () => random.below(VOLUME_BYTES / REGION_BYTES - 2))
@@ -179,7 +191,7 @@ export class Universe {
       return random.pick(regions) * (REGION_BYTES / SECTOR_BYTES) + random.below(16) * 8
     })
     const history = new History(VOLUME_BYTES / SECTOR_BYTES)
-    this.#volumes.push({
+    this.volumes.push({
       key,
       layer,
       history,
@@ -187,167 +199,16 @@ export class Universe {
       random,
       guests: [],
       host: null,
+      quietUntil: 0,
       splits: 0,
-    })
-  }
-
-  // -- the administrator ------------------------------------------------------------------------------------------------
-
-  /** Keeps one guest running somewhere: starts it, moves it, and restarts it elsewhere when its host seems dead. */
-  async #administer(volume: SimulatedVolume): Promise<void> {
-    const { random } = volume
-    while (!this.#calm) {
-      const host = await this.#activateSomewhere(volume)
-      const guest = host === null ? null : this.#startGuest(volume, host)
-      if (host === null || guest === null) continue
-      await this.#watch(host, random.between(1_000, 12_000))
-      // Else the guest is left alone: to somebody impatient it seemed dead, and it may go on.
-      if (host.running && random.chance(0.6)) await this.#moveAway(volume, host, guest)
-      if (random.chance(0.15)) await this.#maintain(volume)
-    }
-  }
-
-  /** Somebody else, who takes the volume for free and starts a guest elsewhere, without asking anybody. */
-  async #rival(volume: SimulatedVolume): Promise<void> {
-    const { random } = volume
-    while (!this.#calm) {
-      await this.world.pause(random.between(300, 8_000))
-      const candidates = this.hosts.filter(host => host.running && host !== volume.host)
-      if (candidates.length === 0) continue
-      const host = random.pick(candidates)
-      try {
-        await this.#activate(volume, host)
-      } catch (error) {
-        this.world.log('rival', `activation on ${host.name} failed: ${reasonOf(error)}`)
-        continue
-      }
-      this.#startGuest(volume, host)
-    }
-  }
-
-  async #activateSomewhere(volume: SimulatedVolume): Promise<SimulatedHost | null> {
-    const { random, key } = volume
-    const before = volume.host
-    const candidates = this.hosts.filter(({ running }) => running)
-    if (candidates.length === 0) {
-      await this.world.pause(200)
-      return null
-    }
-    const host = random.pick(candidates)
-    try {
-      if (before !== null && before !== host && before.running && random.chance(0.5)) {
-        await this.#ask(before, async () => before.node!.deactivate(key, 3_000 as Millis), 4_000)
-      }
-      await this.#activate(volume, host)
-    } catch (error) {
-      this.world.log('admin', `activation on ${host.name} failed: ${reasonOf(error)}`)
-      await this.world.pause(random.between(50, 800))
-      return null
-    }
-    volume.host = host
-    return host
-  }
-
-  async #activate({ key }: SimulatedVolume, host: SimulatedHost): Promise<void> {
-    await this.#ask(
-      host,
-      async () => {
-        await host.node!.detach(key)
-        await host.node!.attach(this.#sr, key)
-        await host.node!.activate(this.#sr, key, 9_000 as Millis)
-      },
-      10_000
-    )
-    this.#takeovers++
-  }
-
-  /** @returns null when the volume is not there any more: a request from before was answered late, and ended it */
-  #startGuest(volume: SimulatedVolume, host: SimulatedHost): Guest | null {
-    const { key, history, hotSectors, random } = volume
-    const { device = null, mirror = null } = host.node?.volume(key) ?? {}
-    if (device === null || mirror === null) return null
-    // Who came later has the higher epoch.
-    const tenure = mirror.epoch()
-    this.world.log('admin', `guest ${tenure} of ${key.slice(0, 8)} starts on ${host.name}`)
-    const guest = new Guest({
-      world: this.world,
-      random: random.fork(),
-      process: host.process!,
-      device,
-      history,
-      hotSectors,
-      tenure,
-      nextValue: () => ++this.#lastValue,
-      mayLoseWrites: () => volume.splits > 0,
-      problem: text => this.problem(text),
-      log: text => this.world.log(host.name, `guest ${tenure}: ${text}`),
-    })
-    volume.guests.push(guest)
-    guest.start(1 + random.below(8))
-    return guest
-  }
-
-  async #watch(host: SimulatedHost, durationMs: number): Promise<void> {
-    const until = this.world.now + durationMs
-    const { process } = host
-    while (this.world.now < until && !this.#calm && host.process === process) await this.world.pause(100)
-  }
-
-  async #moveAway(volume: SimulatedVolume, host: SimulatedHost, guest: Guest): Promise<void> {
-    if (volume.random.chance(0.6)) {
-      const stopped = await Promise.race([
-        guest.stop().then(() => true),
-        this.world.pause(5_000).then(() => false),
-      ])
-      if (!stopped) return
-    }
-    if (!host.running) return
-    try {
-      await this.#ask(host, async () => host.node!.deactivate(volume.key, 4_000 as Millis), 5_000)
-      this.world.log('admin', `${volume.key.slice(0, 8)} is closed on ${host.name}`)
-    } catch (error) {
-      this.world.log('admin', `deactivation on ${host.name} failed: ${reasonOf(error)}`)
-    }
-    guest.abandon()
-  }
-
-  async #maintain(volume: SimulatedVolume): Promise<void> {
-    const host = volume.random.pick(this.hosts)
-    if (!host.running) return
-    await this.#ask(host, async () => host.node!.resync(this.#sr, volume.key), 1_000).catch(() => undefined)
-    await this.world.pause(volume.random.between(100, 3_000))
-  }
-
-  /** Asks a host's process for something, as xosand would. */
-  async #ask<Result>(
-    host: SimulatedHost,
-    action: () => Promise<Result> | Result,
-    limitMs: number
-  ): Promise<Result> {
-    const { process } = host
-    return new Promise<Result>((resolve, reject) => {
-      const timer = this.world.after(limitMs, () => reject(new Error('the process did not answer')))
-      process?.deliver(() => {
-        Promise.resolve()
-          .then(action)
-          .then(
-            result => {
-              timer.cancel()
-              resolve(result)
-            },
-            (error: unknown) => {
-              timer.cancel()
-              reject(error instanceof Error ? error : new Error(String(error)))
-            }
-          )
-      })
     })
   }
 
   // -- what is seen from outside ------------------------------------------------------------------------------------------
 
-  #stateOf(volume: SimulatedVolume): VolumeState {
-    const key = volumeStateKey(this.#sr, volume.key)
+  /** The record of a volume as the coordinator has it. */
+  stateOf(volume: SimulatedVolume): VolumeState {
+    const key = volumeStateKey(this.sr, volume.key)
     return parseVolumeState(key, this.coordinator.read(key).entry!.value)
   }
 
@@ -362,37 +223,33 @@ export class Universe {
       const replicas = replicasOf(state).map(
         ({ host, inSync }) => `${this.hosts.find(({ id }) => id === host)!.name}${inSync ? '' : '(stale)'}`
       )
-      const volume = this.#volumes.find(other => other.key === parseVolumeKey(key))
-      if (volume !== undefined && state.primary === null) this.#checkIntents(volume, state)
+      const volume = this.volumes.find(other => other.key === parseVolumeKey(key))
+      if (volume !== undefined && state.primary === null) this.#note(checkIntents(volume, state, this.hosts))
       const primary = this.hosts.find(({ id }) => id === state.primary)?.name ?? 'nobody'
       this.world.log(
         'record',
         `${revision} by ${client}: epoch ${state.epoch}/${state.reserved.epoch} primary ${primary} ${replicas.join(' ')}`
       )
+      const host = this.#hostNamed(client)
+      if (host !== undefined) this.coincidences.noticed('changed the record', host)
     }
   }
 
-  /** Nobody has the volume open: where in-sync replicas differ, one of them has a write intent. */
-  #checkIntents(volume: SimulatedVolume, state: VolumeState): void {
-    const replicas = inSyncReplicas(state).map(({ host }) => this.hosts.find(({ id }) => id === host)!)
-    const intents = replicas.map(host => host.node?.replicas.intentsOf(volume.key) ?? null)
-    const [first, ...others] = replicas.map(host => Buffer.from(host.disk.contentOf(rawFileOf(volume))))
-    // A process that is not there cannot be asked; its file says the same later.
-    if (first === undefined || intents.includes(null)) return
-    for (let region = 0; region < VOLUME_BYTES / REGION_BYTES; region++) {
-      if (intents.some(set => set!.has(region as RegionIndex))) continue
-      const [from, to] = [region * REGION_BYTES, (region + 1) * REGION_BYTES]
-      if (others.some(other => other.compare(first, from, to, from, to) !== 0)) {
-        this.problem(`P9: region ${region} differs between in-sync replicas and nobody has an intent for it`)
-        return
-      }
+  /** Looks again and again whether replicas that should be equal are. */
+  async #watchReplicas(volume: SimulatedVolume): Promise<void> {
+    while (!this.calm) {
+      await this.world.pause(volume.random.between(20, 200))
+      const problem = checkEquality(volume, this.stateOf(volume), this.hosts)
+      if (problem === null) continue
+      this.problem(problem)
+      return
     }
   }
 
   /** A host lost power: un-flushed writes that no in-sync replica holds any more may be gone. */
   powerWasCut(): void {
-    for (const volume of this.#volumes) {
-      const holders = inSyncReplicas(this.#stateOf(volume)).map(({ host }) =>
+    for (const volume of this.volumes) {
+      const holders = inSyncReplicas(this.stateOf(volume)).map(({ host }) =>
         this.hosts.find(({ id }) => id === host)!
       )
       const lostBefore = Math.min(...holders.map(({ lastPowerCut }) => lastPowerCut))
@@ -409,8 +266,8 @@ export class Universe {
   async #settle(): Promise<void> {
     this.world.log('CHECK', 'faults are over')
     const limit = this.world.now + RECOVERY_LIMIT_MS
-    for (const volume of this.#volumes) {
-      while (!(inSyncReplicas(this.#stateOf(volume)).length === replicasOf(this.#stateOf(volume)).length)) {
+    for (const volume of this.volumes) {
+      while (!(inSyncReplicas(this.stateOf(volume)).length === replicasOf(this.stateOf(volume)).length)) {
         if (this.world.now > limit) {
           this.problem('P9: a replica is still not in-sync long after the faults')
           return
@@ -430,9 +287,13 @@ export class Universe {
         try {
           for (const other of this.hosts) {
             if (other !== host)
-              await this.#ask(other, async () => other.node!.deactivate(key, 5_000 as Millis), 6_000)
+              await this.administrator.ask(
+                other,
+                async () => other.node!.deactivate(key, 5_000 as Millis),
+                6_000
+              )
           }
-          await this.#ask(host, async () => this.#readAll(volume, host), 20_000)
+          await this.administrator.ask(host, async () => this.#readAll(volume, host), 20_000)
           break
         } catch (error) {
           this.world.log('admin', `final reading on ${host.name}: ${reasonOf(error)}`)
@@ -447,48 +308,32 @@ export class Universe {
       }
     }
     for (const host of this.hosts) {
-      await this.#ask(host, async () => host.node!.deactivate(key, 10_000 as Millis), 11_000)
+      await this.administrator.ask(host, async () => host.node!.deactivate(key, 10_000 as Millis), 11_000)
     }
     for (const problem of volume.history.check()) this.problem(problem)
-    this.#compareReplicas(volume)
+    this.#note(checkEnd(volume, this.stateOf(volume), this.hosts))
   }
 
   async #readAll(volume: SimulatedVolume, host: SimulatedHost): Promise<void> {
-    const { key, history, hotSectors } = volume
+    const { key, history } = volume
     const node = host.node!
     await node.detach(key)
-    const device = await node.attach(this.#sr, key)
-    const mirror = await node.activate(this.#sr, key, 9_000 as Millis)
+    const device = await node.attach(this.sr, key)
+    const mirror = await node.activate(this.sr, key, 9_000 as Millis)
     // Replicas may differ where a write was in flight, for as long as an intent says so.
     while (!mirror.allInSync) await mirror.changed()
-    for (const first of hotSectors) {
+    for (const region of history.writtenRegions()) {
+      const first = region * SECTORS_PER_REGION
       const invokedAt = this.world.now
-      const into = Buffer.alloc(24 * SECTOR_BYTES)
+      const into = Buffer.alloc(REGION_BYTES)
       await device.read((first * SECTOR_BYTES) as ByteOffset, into)
-      for (let i = 0; i < 24; i++) {
+      for (let i = 0; i < SECTORS_PER_REGION; i++) {
         const value = into.readUInt32LE(i * SECTOR_BYTES)
         history.read({ kind: 'read', sector: first + i, value, invokedAt, returnedAt: this.world.now })
       }
     }
   }
-
-  #compareReplicas(volume: SimulatedVolume): void {
-    const contents = replicasOf(this.#stateOf(volume)).map(({ host, replica }) => ({
-      replica,
-      content: this.hosts.find(({ id }) => id === host)!.disk.contentOf(rawFileOf(volume)),
-    }))
-    const first = Buffer.from(contents[0]!.content)
-    for (const { content } of contents) {
-      if (first.equals(content)) continue
-      const at = first.findIndex((byte, index) => byte !== content[index])
-      this.problem(
-        `P9: replicas differ in the end, first at byte ${at} (sector ${Math.floor(at / SECTOR_BYTES)})`
-      )
-    }
-  }
 }
-
-const rawFileOf = ({ key, layer }: SimulatedVolume): string => `volumes/${key}/${layer}.raw`
 
 function parseVolumeKey(key: string): VolumeKey | null {
   const parsed = parseKey(key)

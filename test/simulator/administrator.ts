@@ -1,0 +1,206 @@
+/**
+ * Who starts, moves and takes volumes: an administrator who keeps one guest of each volume running, and rivals who take
+ * one without asking anybody, as a high-availability script with a wrong idea does.
+ */
+import { reasonOf } from '../../core/errors.ts'
+import { type Millis, type SrId } from '../../core/units.ts'
+import { Guest } from './guest.ts'
+import { SECTOR_BYTES } from './history.ts'
+import { type SimulatedHost } from './simulated-host.ts'
+import { type SimulatedVolume, VOLUME_BYTES } from './simulated-volume.ts'
+import { type World } from './world.ts'
+
+/** What the people of a universe see of it. */
+export interface Surroundings {
+  readonly world: World
+  readonly hosts: readonly SimulatedHost[]
+  readonly sr: SrId
+  /** No fault will come any more: everybody goes home. */
+  readonly calm: boolean
+  problem(text: string): void
+}
+
+export class Administrator {
+  readonly #around: Surroundings
+  #lastValue = 0
+  /** How often a volume was activated. */
+  activations = 0
+  /** How many of those who take a volume without asking are at it. */
+  taking = 0
+
+  constructor(around: Surroundings) {
+    this.#around = around
+  }
+
+  /** Keeps one guest running somewhere: starts it, moves it, and restarts it elsewhere when its host seems dead. */
+  async keepRunning(volume: SimulatedVolume): Promise<void> {
+    const { random } = volume
+    while (!this.#around.calm) {
+      const host = await this.#activateSomewhere(volume)
+      const guest = host === null ? null : this.#startGuest(volume, host)
+      if (host === null || guest === null) continue
+      await this.#watch(host, random.between(1_000, 12_000))
+      // Else the guest is left alone: to somebody impatient it seemed dead, and it may go on.
+      if (host.running && random.chance(0.6)) await this.#moveAway(volume, host, guest)
+      if (random.chance(0.15)) await this.#maintain(volume)
+    }
+  }
+
+  /** Somebody else, who takes the volume for free and starts a guest elsewhere, without asking anybody. */
+  async rival(volume: SimulatedVolume): Promise<void> {
+    const { random } = volume
+    const { world, hosts } = this.#around
+    while (!this.#around.calm) {
+      await world.pause(random.between(300, 8_000))
+      const candidates = hosts.filter(host => host.running && host !== volume.host)
+      if (candidates.length > 0) await this.take(volume, random.pick(candidates))
+    }
+  }
+
+  /** Activates a volume on a host and starts a guest there, if that succeeds. */
+  async take(volume: SimulatedVolume, host: SimulatedHost): Promise<void> {
+    if (!host.running || this.#around.calm) return
+    this.taking++
+    try {
+      await this.#activate(volume, host)
+      this.#startGuest(volume, host)
+    } catch (error) {
+      this.#around.world.log('rival', `activation on ${host.name} failed: ${reasonOf(error)}`)
+    } finally {
+      this.taking--
+    }
+  }
+
+  /** Closes a volume in order, as a migration does, as far as that is possible. */
+  async close({ key }: SimulatedVolume, host: SimulatedHost): Promise<void> {
+    const { world } = this.#around
+    try {
+      await this.ask(host, async () => host.node!.deactivate(key, 4_000 as Millis), 5_000)
+      world.log('admin', `${key.slice(0, 8)} is closed on ${host.name}`)
+    } catch (error) {
+      world.log('admin', `deactivation on ${host.name} failed: ${reasonOf(error)}`)
+    }
+  }
+
+  /** Asks a host's process for something, as xosand would. @throws when it does not answer within the limit */
+  async ask<Result>(
+    host: SimulatedHost,
+    action: () => Promise<Result> | Result,
+    limitMs: number
+  ): Promise<Result> {
+    const { process } = host
+    return new Promise<Result>((resolve, reject) => {
+      const timer = this.#around.world.after(limitMs, () => reject(new Error('the process did not answer')))
+      process?.deliver(() => {
+        Promise.resolve()
+          .then(action)
+          .then(
+            result => {
+              timer.cancel()
+              resolve(result)
+            },
+            (error: unknown) => {
+              timer.cancel()
+              reject(error instanceof Error ? error : new Error(String(error)))
+            }
+          )
+      })
+    })
+  }
+
+  async #activateSomewhere(volume: SimulatedVolume): Promise<SimulatedHost | null> {
+    const { random, key } = volume
+    const { world, hosts } = this.#around
+    const before = volume.host
+    const candidates = hosts.filter(({ running }) => running)
+    if (candidates.length === 0) {
+      await world.pause(200)
+      return null
+    }
+    const host = random.pick(candidates)
+    try {
+      if (before !== null && before !== host && before.running && random.chance(0.5)) {
+        await this.ask(before, async () => before.node!.deactivate(key, 3_000 as Millis), 4_000)
+      }
+      await this.#activate(volume, host)
+    } catch (error) {
+      world.log('admin', `activation on ${host.name} failed: ${reasonOf(error)}`)
+      await world.pause(random.between(50, 800))
+      return null
+    }
+    volume.host = host
+    return host
+  }
+
+  async #activate({ key }: SimulatedVolume, host: SimulatedHost): Promise<void> {
+    const { sr } = this.#around
+    await this.ask(
+      host,
+      async () => {
+        await host.node!.detach(key)
+        await host.node!.attach(sr, key)
+        await host.node!.activate(sr, key, 9_000 as Millis)
+      },
+      10_000
+    )
+    this.activations++
+  }
+
+  /** @returns null when the volume is not there any more: a request from before was answered late, and ended it */
+  #startGuest(volume: SimulatedVolume, host: SimulatedHost): Guest | null {
+    const { key, history, hotSectors, random } = volume
+    const { world } = this.#around
+    const { device = null, mirror = null } = host.node?.volume(key) ?? {}
+    if (device === null || mirror === null) return null
+    // Who came later has the higher epoch.
+    const tenure = mirror.epoch()
+    world.log('admin', `guest ${tenure} of ${key.slice(0, 8)} starts on ${host.name}`)
+    const guest = new Guest({
+      world,
+      random: random.fork(),
+      process: host.process!,
+      device,
+      history,
+      hotSectors,
+      sectors: VOLUME_BYTES / SECTOR_BYTES,
+      tenure,
+      nextValue: () => ++this.#lastValue,
+      quietUntil: () => volume.quietUntil,
+      mayLoseWrites: () => volume.splits > 0,
+      problem: text => this.#around.problem(text),
+      log: text => world.log(host.name, `guest ${tenure}: ${text}`),
+    })
+    volume.guests.push(guest)
+    guest.start(1 + random.below(8), random.below(3))
+    return guest
+  }
+
+  async #watch(host: SimulatedHost, durationMs: number): Promise<void> {
+    const { world } = this.#around
+    const until = world.now + durationMs
+    const { process } = host
+    while (world.now < until && !this.#around.calm && host.process === process) await world.pause(100)
+  }
+
+  async #moveAway(volume: SimulatedVolume, host: SimulatedHost, guest: Guest): Promise<void> {
+    const { world } = this.#around
+    if (volume.random.chance(0.6)) {
+      const stopped = await Promise.race([
+        guest.stop().then(() => true),
+        world.pause(5_000).then(() => false),
+      ])
+      if (!stopped) return
+    }
+    if (!host.running) return
+    await this.close(volume, host)
+    guest.abandon()
+  }
+
+  async #maintain(volume: SimulatedVolume): Promise<void> {
+    const { world, hosts, sr } = this.#around
+    const host = volume.random.pick(hosts)
+    if (!host.running) return
+    await this.ask(host, async () => host.node!.resync(sr, volume.key), 1_000).catch(() => undefined)
+    await world.pause(volume.random.between(100, 3_000))
+  }
+}
