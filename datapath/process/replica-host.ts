@@ -18,7 +18,13 @@ import { type MirrorTiming } from '../../core/mirror/timing.ts'
 import { type Clock } from '../../core/ports/clock.ts'
 import { type Disk } from '../../core/ports/disk.ts'
 import { type ProcessIdentity } from '../../core/mirror/messages.ts'
-import { type Incarnation, type ReplicaId, type SrId, type StoreId, type VolumeKey } from '../../core/units.ts'
+import {
+  type Incarnation,
+  type ReplicaId,
+  type SrId,
+  type StoreId,
+  type VolumeKey,
+} from '../../core/units.ts'
 import { type BlockDevice } from '../block-device.ts'
 import { type CreatedReplica, type ReplicaSession } from '../mirror/replica-peer.ts'
 import { Mutex } from '../mirror/signal.ts'
