@@ -155,7 +155,6 @@ export class CopyEngine {
     await target.flush().catch(() => undefined)
     unflushed.flushing = false
     if (target.session !== session) return
-    if (unflushed.bytes >= FLUSH_EVERY_BYTES) void this.#flush(target, session, unflushed)
     this.#plan.resume(target.record.replica)
     this.kick()
   }

@@ -136,6 +136,25 @@ describe('opening a volume whose replicas need time to accept', () => {
     assert.equal(lettersOf(world.state), 'aB')
   })
 
+  it('does not wait for one while another one tells it that it was overtaken', () => {
+    const world = closed()
+    const higher: Answer = { kind: 'higher-epoch', identity: processOf(HOST_A), epoch: epoch(6) }
+    world.answers.set(HOST_A, [higher, accepted(HOST_A)])
+    preparesUntil(world, HOST_B, 2500)
+    assert.equal(world.open().kind, 'opened')
+    assert.deepEqual([world.state.epoch, lettersOf(world.state)], [7, 'AB'])
+    assert(world.now < 3500, `it took until ${world.now}`)
+  })
+
+  it('does not wait for one while another one renews its promise to a live primary', () => {
+    const world = new World(recordOf({ primary: HOST_A, replicas: 'ABC' }))
+    world.answers.set(HOST_A, [silent])
+    world.answers.set(HOST_B, [preparing(HOST_B), promised(3900), promised(3900)])
+    preparesUntil(world, HOST_C, 100_000)
+    assert.deepEqual(world.open(), { kind: 'active-elsewhere', host: HOST_A })
+    assert(world.now < 5000, `it took until ${world.now}`)
+  })
+
   it('takes nothing when it was called off while it waited', () => {
     const world = closed()
     world.asked.set(HOST_A, () => {
@@ -143,6 +162,7 @@ describe('opening a volume whose replicas need time to accept', () => {
       return preparing(HOST_A)
     })
     assert.equal(world.open().kind, 'deadline')
+    assert.equal(askedOf(world, HOST_A), 1)
     assert.equal(world.state.primary, null)
   })
 })
