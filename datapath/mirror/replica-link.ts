@@ -77,6 +77,8 @@ export class ReplicaLink {
   #sequence = 0
   #confirmation: Confirmation | null = null
   #confirming = false
+  /** When the last request was sent that the replica has answered, but for heartbeats; at first, when this link was made. */
+  #answeredSentAt: Millis
   #stopPulse: () => void
   /** Boot in which the replica was last known to hold everything; null until it answered. */
   boot: BootId | null = null
@@ -98,6 +100,7 @@ export class ReplicaLink {
     this.record = record
     this.peer = peer
     this.#owner = owner
+    this.#answeredSentAt = owner.clock.now()
     this.#stopPulse = peer.onPulse(() => this.#pulse())
   }
 
@@ -191,6 +194,7 @@ export class ReplicaLink {
   async #connect(inSync: boolean): Promise<ReplicaSession> {
     const owner = this.#owner
     const address = owner.address(this.record)
+    this.#requireSignOfLife()
     let epoch = owner.epoch()
     let answer = await this.#confirm(address, epoch)
     if (answer.kind === 'refused' && answer.accepted < owner.epoch()) {
@@ -216,6 +220,17 @@ export class ReplicaLink {
     if (inSync && owner.reconciled) await this.tellReconciled()
     this.#pulse()
     return session
+  }
+
+  /**
+   * A replica that hears this primary and is not heard would renew its promise with each confirmation, for a primary
+   * that cannot serve by it, and nobody else could take the volume over.
+   */
+  #requireSignOfLife(): void {
+    if (this.peer.local) return
+    const heard = Math.max(this.#answeredSentAt, this.peer.pulse.renewedSentAt)
+    if (this.#owner.clock.now() - heard > this.#owner.timing.promiseTimeMs)
+      throw new Error('its host answers no heartbeats')
   }
 
   /** What was written since the volume was opened must still be there, flushed or not. */
@@ -262,15 +277,19 @@ export class ReplicaLink {
   }
 
   async #accept(address: ReplicaAddress, epoch: Epoch, inSync: boolean): Promise<AcceptAnswer> {
-    const { identity: asker, purpose } = this.#owner
+    const { identity: asker, purpose, clock } = this.#owner
     const voidUpTo = toEpoch(epoch - 1)
-    return this.peer.accept({ address, epoch, asker, purpose, inSync, voidUpTo })
+    const sentAt = clock.now()
+    const answer = await this.peer.accept({ address, epoch, asker, purpose, inSync, voidUpTo })
+    this.#answeredSentAt = sentAt
+    return answer
   }
 
   async #confirm(address: ReplicaAddress, epoch: Epoch): Promise<EpochAnswer> {
     const { identity: asker, purpose, clock } = this.#owner
     const sentAt = clock.now()
     const answer = await this.peer.confirm({ address, epoch, asker, purpose })
+    this.#answeredSentAt = sentAt
     if (answer.kind === 'ok') {
       const { identity, takenAway } = answer
       this.#confirmation = { incarnation: identity.incarnation, sentAt, takenAway }
