@@ -148,6 +148,9 @@ export class Coincidences {
     const away = random.chance(0.6)
     const [from, how] = [random.chance(0.6) ? hosts : [taker], random.fraction()]
     if (how < 0.75) void faults.isolate(primary, from, away, lastsMs)
+    // What is on its way then is on one replica and not on the other.
+    const guest = volume.guests.findLast(({ process }) => process === primary.process)
+    if (random.chance(0.5)) guest?.scatter(1 + random.below(6))
     if (how > 0.6) void faults.stop(primary, lastsMs * random.fraction())
     if (random.chance(0.4)) void faults.kill(taker, random.between(5, 150))
     const [again, gapMs] = [1 + random.below(6), random.between(20, 2_000)]

@@ -77,6 +77,20 @@ export class Guest {
     return this.#changing
   }
 
+  /** Writes to places anywhere at once, as a machine does that writes back what it had in memory. */
+  scatter(writes: number): void {
+    const { random, sectors, process, problem } = this.#options
+    for (let i = 0; i < writes; i++) {
+      const count = 1 + random.below(12)
+      const first = random.below(sectors - count)
+      process.deliver(() => {
+        this.#write(first, count).catch((error: unknown) =>
+          problem(`P5: the guest got an error: ${reasonOf(error)}`)
+        )
+      })
+    }
+  }
+
   /** Asks for nothing more. Resolves when all it asked for is answered, which may be never. */
   async stop(): Promise<void> {
     this.#stopping = true
