@@ -12,15 +12,18 @@ export interface RecordProblem {
 export class Records {
   readonly #get: Database.Statement<[string], Entry>
   readonly #list: Database.Statement<[string, string], Entry>
+  readonly #each: Database.Statement<[string, string], [key: string, value: string, revision: number]>
   readonly #put: Database.Statement<[string, string, number, string | null]>
   readonly #remove: Database.Statement<[string]>
   readonly #problems: Database.Statement<[string, string], RecordProblem>
 
   constructor(database: Database.Database) {
     this.#get = database.prepare('SELECT key, value, revision FROM records WHERE key = ?')
-    this.#list = database.prepare(
-      'SELECT key, value, revision FROM records WHERE key >= ? AND key < ? ORDER BY key'
-    )
+    const ofPrefix = 'SELECT key, value, revision FROM records WHERE key >= ? AND key < ? ORDER BY key'
+    this.#list = database.prepare(ofPrefix)
+    this.#each = database
+      .prepare<[string, string], [key: string, value: string, revision: number]>(ofPrefix)
+      .raw()
     this.#put = database.prepare(
       `INSERT INTO records (key, value, revision, problem) VALUES (?, ?, ?, ?)
        ON CONFLICT (key) DO UPDATE
@@ -40,6 +43,16 @@ export class Records {
   /** Records of a prefix, sorted by key. */
   list(prefix: string): Entry[] {
     return this.#list.all(prefix, endOfPrefix(prefix))
+  }
+
+  /**
+   * Shows the records of a prefix one after the other, sorted by key, without ever holding all of them.
+   * @param show must not change the catalogue
+   */
+  forEach(prefix: string, show: (key: string, value: string, revision: number) => void): void {
+    for (const [key, value, revision] of this.#each.iterate(prefix, endOfPrefix(prefix))) {
+      show(key, value, revision)
+    }
   }
 
   /** Records of a prefix that this version cannot read, and why. */

@@ -3,7 +3,6 @@ import { volumeInfoKey, volumeStateKey, volumesPrefix } from '../cluster/keys.ts
 import { parseVolumeInfo, parseVolumeState } from '../cluster/volume-state.ts'
 import { XosanError } from '../core/errors.ts'
 import { type VolumeInfo, type VolumeState } from '../core/mirror/volume-record.ts'
-import { type Entry } from '../core/ports/coordinator.ts'
 import { type HostId, type SrId, type VolumeKey } from '../core/units.ts'
 import { type Records } from './records.ts'
 
@@ -29,6 +28,7 @@ export class Volumes {
   readonly #put: Database.Statement<[SrId, VolumeKey, HostId | null]>
   readonly #remove: Database.Statement<[SrId, VolumeKey]>
   readonly #find: Database.Statement<[VolumeKey], SrId>
+  readonly #count: Database.Statement<[SrId], number>
   readonly #withPrimary: Database.Statement<[HostId], { sr: SrId; volume: VolumeKey }>
 
   constructor(database: Database.Database, records: Records) {
@@ -38,6 +38,7 @@ export class Volumes {
     this.#find = database
       .prepare<[VolumeKey], SrId>('SELECT sr FROM volumes WHERE volume = ? ORDER BY sr LIMIT 1')
       .pluck()
+    this.#count = database.prepare<[SrId], number>('SELECT count(*) FROM volumes WHERE sr = ?').pluck()
     this.#withPrimary = database.prepare(
       'SELECT sr, volume FROM volumes WHERE primary_host = ? ORDER BY sr, volume'
     )
@@ -73,25 +74,48 @@ export class Volumes {
    * @throws RECORD_INVALID when this version cannot read one of them: xapi forgets what a list leaves out
    */
   list(sr: SrId): CataloguedVolume[] {
-    const [problem] = this.#records.problems(volumesPrefix(sr))
+    return this.map(sr, volume => volume)
+  }
+
+  /**
+   * What is made of each volume of an SR, in the order of their keys. Ten thousand volumes are never in memory at once
+   * then: holding them costs more than reading them.
+   * @param make must not change the catalogue; null leaves the volume out
+   * @throws RECORD_INVALID as `list`, and what `make` throws
+   */
+  map<Result>(sr: SrId, make: (volume: CataloguedVolume) => Result | null): Result[] {
+    const prefix = volumesPrefix(sr)
+    const [problem] = this.#records.problems(prefix)
     if (problem !== undefined) {
       throw new XosanError('RECORD_INVALID', { key: problem.key, reason: problem.reason })
     }
-    const prefix = volumesPrefix(sr)
-    const volumes: CataloguedVolume[] = []
-    let info: Entry | null = null
-    for (const entry of this.#records.list(prefix)) {
+    const results: Result[] = []
+    let infoOf: string | null = null
+    let info = NO_INFO
+    let infoRevision = 0
+    // These texts passed their schemas when they came in (`catalogue.ts`). Checking ten thousand of them again would
+    // take most of a second of every scan.
+    this.#records.forEach(prefix, (key, value, revision) => {
       // Keys without a problem are `<prefix><volume>/info` or `/state`; the `info` of a volume comes first.
-      if (entry.key.endsWith(INFO_END)) {
-        info = entry
-        continue
+      if (key.endsWith(INFO_END)) {
+        infoOf = key.slice(prefix.length, -INFO_END.length)
+        info = JSON.parse(value) as VolumeInfo
+        infoRevision = revision
+        return
       }
-      const volume = entry.key.slice(prefix.length, -STATE_END.length) as VolumeKey
+      const volume = key.slice(prefix.length, -STATE_END.length) as VolumeKey
       // An `info` without a state is no volume.
-      const own = info !== null && info.key === `${prefix}${volume}${INFO_END}` ? info : null
-      volumes.push(trusted(sr, volume, entry, own))
-    }
-    return volumes
+      const own = infoOf === volume ? { info, infoRevision } : { info: NO_INFO, infoRevision: 0 }
+      const state = JSON.parse(value) as VolumeState
+      const result = make({ sr, volume, state, stateRevision: revision, ...own })
+      if (result !== null) results.push(result)
+    })
+    return results
+  }
+
+  /** How many volumes an SR has, with those that cannot be read. */
+  count(sr: SrId): number {
+    return this.#count.get(sr)!
   }
 
   /** Volumes whose record names a host as primary. */
@@ -106,20 +130,5 @@ export class Volumes {
 
   remove(sr: SrId, volume: VolumeKey): void {
     this.#remove.run(sr, volume)
-  }
-}
-
-/**
- * These texts passed their schemas when they came in (`catalogue.ts`). Checking ten thousand of them again would take
- * most of a second of every scan.
- */
-function trusted(sr: SrId, volume: VolumeKey, state: Entry, info: Entry | null): CataloguedVolume {
-  return {
-    sr,
-    volume,
-    state: JSON.parse(state.value) as VolumeState,
-    stateRevision: state.revision,
-    info: info === null ? NO_INFO : (JSON.parse(info.value) as VolumeInfo),
-    infoRevision: info?.revision ?? 0,
   }
 }

@@ -38,6 +38,14 @@ export class CatalogueMetadata implements Metadata {
     return this.#catalogue.volumes.list(sr).map(stored)
   }
 
+  mapVolumes<Result>(sr: SrId, make: (volume: StoredVolume) => Result | null): Result[] {
+    return this.#catalogue.volumes.map(sr, volume => make(stored(volume)))
+  }
+
+  countVolumes(sr: SrId): number {
+    return this.#catalogue.volumes.count(sr)
+  }
+
   staleReplicas(besideOneOn: HostId): StaleReplica[] {
     const replicas = this.#catalogue.replicas.staleBesideOneOn(besideOneOn)
     return replicas.map(({ sr, volume, host }) => ({ sr, key: volume, host }))

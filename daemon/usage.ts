@@ -50,6 +50,7 @@ export class MeasuredUsage implements Usage {
   }
 
   #next(): void {
+    if (this.#underWay.size >= CONCURRENCY_MAX) return
     for (const [key, volume] of this.#waiting) {
       if (this.#underWay.size >= CONCURRENCY_MAX) return
       this.#waiting.delete(key)

@@ -171,13 +171,13 @@ export class RpcServer {
     this.#underWay.add(call)
   }
 
-  #encode(response: JSONRPCResponse): string {
-    const text = JSON.stringify(response)
-    if (Buffer.byteLength(text) <= this.#options.lineBytesMax) return `${text}\n`
+  #encode(response: JSONRPCResponse): Buffer {
+    const line = Buffer.from(`${JSON.stringify(response)}\n`)
+    if (line.length <= this.#options.lineBytesMax + 1) return line
     const tooLong = new XosanError('INTERNAL', {
       reason: `the answer exceeds ${this.#options.lineBytesMax} bytes`,
     })
-    return `${JSON.stringify(errorResponse(response.id, tooLong))}\n`
+    return Buffer.from(`${JSON.stringify(errorResponse(response.id, tooLong))}\n`)
   }
 }
 

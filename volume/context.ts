@@ -34,6 +34,13 @@ export interface Metadata {
   volume(sr: SrId, key: VolumeKey): StoredVolume | null
   volumes(sr: SrId): readonly StoredVolume[]
   /**
+   * What is made of each volume, without holding all of them in memory; those for which it is null are left out.
+   * @param make must not change the copy
+   */
+  mapVolumes<Result>(sr: SrId, make: (volume: StoredVolume) => Result | null): readonly Result[]
+  /** With those whose record cannot be read. */
+  countVolumes(sr: SrId): number
+  /**
    * Replicas that are not in-sync, of closed volumes of which a host has one that is. Those whose record cannot be
    * read are left out.
    */

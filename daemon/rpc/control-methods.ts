@@ -86,7 +86,7 @@ async function status({
       sr,
       name,
       copies: configuration.copies,
-      volumes: metadata.volumes(sr).length,
+      volumes: metadata.countVolumes(sr),
     })),
     warnings: [
       ...warnings(),

@@ -60,10 +60,9 @@ const stat = defineCall(10_000, { sr }, async (context, args, deadline) =>
 const ls = defineCall(15_000, { sr }, async (context, args, deadline) => {
   await catchUp(context, deadline)
   const record = await knownSr(context, args.sr, deadline)
-  return context.metadata
-    .volumes(record.sr)
-    .filter(({ state }) => state.operation === undefined)
-    .map(volume => smapiVolume(context, volume))
+  return context.metadata.mapVolumes(record.sr, volume =>
+    volume.state.operation === undefined ? smapiVolume(context, volume) : null
+  )
 })
 
 const setName = defineCall(10_000, { sr, new_name: text }, async (context, args, deadline) =>

@@ -3,6 +3,11 @@ import { randomUUID } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { volumeStateKey } from '../../../cluster/keys.ts'
+import { type SrId, type VolumeKey } from '../../../core/units.ts'
+import { createNodeClock } from '../../../daemon/ports/node-clock.ts'
+import { RpcClient } from '../../../rpc/client.ts'
+import { controlApi } from '../../../rpc/control-api.ts'
 import { type PoolHost, run, SmapiPool, until } from '../../support/smapi-pool.ts'
 
 interface Volume {
@@ -345,6 +350,25 @@ describe('the entry scripts', function () {
       volumes.map(({ name }) => name)
     )
     await Promise.all(volumes.map(({ key }) => h1.call('Volume.destroy', { sr, key })))
+  })
+
+  it('leave the status of a host readable when a volume is not', async () => {
+    const uuid = randomUUID() as SrId
+    await h1.call('SR.create', { uuid, configuration: {}, name: 'other', description: '' })
+    const key = volumeStateKey(uuid, randomUUID() as VolumeKey)
+    await pool.coordinator.transact([], [{ key, value: '{"version":2}' }])
+    try {
+      await until('its list fails', async () => (await h1.runJson('SR.ls', { sr: uuid })).exit === 1)
+      const client = new RpcClient({ address: h1.controlSocket, clock: createNodeClock() })
+      const { status } = controlApi
+      const { srs, warnings } = await client.call('status', {}, status.result, { deadlineMs: 10_000 })
+      client.close()
+      assert.equal(srs.find(other => other.sr === uuid)?.volumes, 1)
+      assert.ok(warnings.some(warning => warning.includes(key)))
+    } finally {
+      await pool.coordinator.transact([], [{ key, value: null }])
+    }
+    await h1.call('SR.destroy', { sr: uuid })
   })
 
   it('forget a store that is not mounted, and say so', async () => {

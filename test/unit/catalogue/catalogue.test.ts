@@ -103,6 +103,11 @@ describe('the catalogue', () => {
       catalogue.volumes.list(otherSr).map(({ volume }) => volume),
       [kept]
     )
+    assert.deepEqual([catalogue.volumes.count(sr), catalogue.volumes.count(otherSr)], [0, 1])
+    assert.deepEqual(
+      catalogue.volumes.map(otherSr, () => null),
+      []
+    )
   })
 
   it('finds what a host is primary of and which replicas it holds, as the newest state says', () => {
