@@ -58,7 +58,7 @@ export class Coincidences {
     if (this.over) return
     const contended = this.#contended.get(host)
     if (moment === 'changed the record' && contended !== undefined) void this.#holdUp(host, contended)
-    else if (moment === 'did not learn what it did' && this.#random.chance(0.2)) void this.#useDoubt(host)
+    else if (moment === 'did not learn what it did' && this.#random.chance(0.5)) void this.#useDoubt(host)
     else if (this.#random.chance(this.#chance * rare)) void this.#strikeAfter(moment, host)
   }
 
@@ -71,8 +71,11 @@ export class Coincidences {
     const random = this.#random
     const volume = volumes.find(candidate => this.#universe.stateOf(candidate).primary === host.id)
     if (volume === undefined) return
-    const holders = replicasOf(this.#universe.stateOf(volume)).map(({ host: holder }) => holder)
-    const other = hosts.find(candidate => candidate !== host && holders.includes(candidate.id))
+    const replicas = replicasOf(this.#universe.stateOf(volume)).filter(replica => replica.host !== host.id)
+    const stale = replicas.find(({ inSync }) => !inSync)
+    // Doubt about who is put back is the worst: the one that was not may be trusted.
+    if (stale === undefined && !random.chance(0.3)) return
+    const other = hosts.find(({ id }) => id === (stale ?? replicas[0])?.host)
     if (other === undefined) return
     world.log('FAULT', `${host.name} is in doubt: ${other.name} goes, and comes back in its place`)
     faults.count('doubt is used')
@@ -210,7 +213,7 @@ export class Coincidences {
     if (holder === undefined) return
     world.log('FAULT', `${holder.name} goes and comes back to slow disks`)
     await faults.kill(holder, random.between(600, 3_000))
-    if (random.chance(0.4)) void faults.doubt(target.primary, random.between(500, 3_000))
+    if (random.chance(0.5)) void faults.doubt(target.primary, random.between(1_000, 5_000))
     const rests = random.chance(0.4)
     if (rests) volume.quietUntil = world.now + random.between(1_000, 5_000)
     const limit = world.now + 8_000
