@@ -139,9 +139,15 @@ export class ReplicaRights {
     return true
   }
 
-  /** Opens a session; the earlier one is void from this call on. @returns false when refused */
+  /**
+   * Opens a session for the holder; the earlier one is void from this call on. Only this process can have given the
+   * confirmation that goes before: a request that was meant for an earlier one, which may have died with writes that
+   * the primary counts on, is refused.
+   * @returns false when refused
+   */
   openSession(epoch: Epoch, session: SessionNumber): boolean {
     if (epoch !== this.#accepted || session <= this.#lastSession) return false
+    if (this.#holder === null || this.#holder.confirmedAt === null) return false
     this.#session = session
     this.#lastSession = session
     return true

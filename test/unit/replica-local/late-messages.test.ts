@@ -360,5 +360,20 @@ describe('a message to a replica that comes late or twice', () => {
       await assert.rejects(service.openSession(name(7, 2)), { code: 'SESSION_STALE' })
       await write(session, 1, 0)
     })
+
+    it('that was meant for the process before this one is refused: it may have lost what that one had', async () => {
+      await write(await openBy(A, 6), 1, 0)
+      await losePower()
+      await assert.rejects(service.openSession(name(6, 2)), { code: 'SESSION_STALE' })
+      const answer = await confirm(A, 6)
+      assert.notEqual(answer.kind === 'ok' ? answer.lostAt : null, null)
+      await write(await service.openSession(name(6, 3)), 1, 0)
+    })
+
+    it('after the close is refused', async () => {
+      await openBy(A, 6)
+      await finish(A, 6, 1)
+      await assert.rejects(service.openSession(name(6, 2)), { code: 'SESSION_STALE' })
+    })
   })
 })

@@ -156,9 +156,10 @@ describe('a replica that accepts an epoch', () => {
   })
 
   it('lets session numbers begin anew with the new epoch', () => {
-    const rights = rightsOf({ at: 6, confirmedAt: null })
-    rights.openSession(epoch(6), sessionNumber(30))
+    const rights = rightsOf({ at: 6, confirmedAt: 0 })
+    assert(rights.openSession(epoch(6), sessionNumber(30)))
     rights.accept(acceptRequest({ epoch: 7 }))
+    rights.confirm(epoch(7), B, 'guest', LATER)
     assert(rights.openSession(epoch(7), sessionNumber(1)))
   })
 
@@ -271,6 +272,15 @@ describe('sessions of a replica', () => {
     assert.equal(rights.openSession(epoch(6), sessionNumber(2)), false)
     assert.equal(rights.openSession(epoch(6), sessionNumber(1)), false)
     assert.equal(rights.session, 2)
+  })
+
+  it('open only after the holder has confirmed, and to this process', () => {
+    const accepted = rightsOf({ at: 6, confirmedAt: null })
+    assert.equal(accepted.openSession(epoch(6), sessionNumber(1)), false)
+    const startedAnew = rightsOf()
+    assert.equal(startedAnew.openSession(STORED, sessionNumber(1)), false)
+    startedAnew.confirm(STORED, A, 'guest', LATER)
+    assert.equal(startedAnew.openSession(STORED, sessionNumber(1)), true)
   })
 
   it('replace one another', () => {
