@@ -216,6 +216,7 @@ export class Membership {
     }
     for (const replica of outcome.behind) links.get(replica)?.session?.abort('it did not store the new epoch')
     this.#context.log('membership changed', { epoch: keeper.state.epoch })
+    this.#reconciliation.recordChanged()
     this.#context.syncStandings()
     this.#owner.kick()
     return true

@@ -21,9 +21,11 @@ export class Reconciliation {
     this.#context = context
   }
 
-  /** The replica that others are copied from, while it is connected. */
+  /** The replica that others are copied from, while it is connected and in-sync. */
   get source(): ReplicaLink | null {
-    return this.#source?.session == null ? null : this.#source
+    const source = this.#source
+    // One that was taken out is connected again when it comes back to be rebuilt.
+    return source?.session == null || !this.#context.mayBeRead(source) ? null : source
   }
 
   get done(): boolean {
@@ -52,7 +54,12 @@ export class Reconciliation {
 
   /** The source is connected no more, or one was connected while there was none. */
   update(link: ReplicaLink): void {
-    if (this.#source === null || this.#source === link) this.choose()
+    if (this.source === null || this.#source === link) this.choose()
+  }
+
+  /** The source may be in-sync no more. */
+  recordChanged(): void {
+    if (this.#context.state.serving && this.source === null) this.choose()
   }
 
   forget(): void {
