@@ -168,8 +168,7 @@ export class SimulatedHost {
     const watch = async <Result>(what: string, action: () => Promise<Result>): Promise<Result> => {
       const holder = node.replicas.holderOf(volume)?.incarnation
       const result = await action()
-      // A process that has just started knows the epoch, and not yet who holds it.
-      if (holder !== undefined && holder !== mine)
+      if (holder !== mine)
         observer.problem(`P3: ${to.name} obeyed a ${what} of ${this.name}, which had lost the right to it`)
       return result
     }
