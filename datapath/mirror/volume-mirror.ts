@@ -162,10 +162,11 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     const opening = { over: false }
     const { state, changed, links, options } = this.#context
     this.#opening = opening
+    // What the process of before had acknowledged is in doubt once; after that, this one knows what it did.
+    if (options.resumed && !this.#context.opened) state.assumeUnflushed()
     this.#context.reset(keeper)
     this.#reconciliation.forget()
     this.#engine = new CopyEngine(this.#context.plan, this)
-    if (options.resumed) state.assumeUnflushed()
     if ([...accepted.values()].every(answer => answer.lostAt !== null)) state.lostUnflushed()
     state.keepLinks(new Set(replicasOf(keeper.state).map(({ replica }) => replica)))
     for (const record of replicasOf(keeper.state)) {

@@ -71,4 +71,24 @@ describe('scenario: the datapath process of a primary is started again', () => {
       await rig.until('all is well', () => rig.allInSync && rig.mirror(h1)?.allInSync === true)
       rig.assertIdentical(h2, h3)
     }))
+
+  it('a flush succeeds when power is lost long after the guest has flushed', async () =>
+    play(16, REGIONS, async rig => {
+      const [h1, h2, h3] = rig.hosts
+      await rig.create(h2, h3)
+      await writeBlock(await rig.activate(h1), 0, 1)
+      h1.crash()
+      await rig.world.pause(500)
+      h1.start()
+      const device = await servedAgain(rig, h1)
+      await device.flush()
+      await rig.until('all is reconciled', () => rig.mirror(h1)?.allInSync === true)
+
+      for (const host of [h2, h3]) cutPowerLosingAll(host)
+      await rig.world.pause(500)
+      for (const host of [h2, h3]) host.start()
+      await rig.until('the loss was noticed', () => rig.log.some(line => line.includes('opening again')))
+      await device.flush()
+      assert.equal(await readBlock(device, 0), 1)
+    }))
 })
