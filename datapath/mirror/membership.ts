@@ -172,10 +172,12 @@ export class Membership {
         while (!state.caughtUp(replica, upTo)) await session.orLost(changed.next())
         await link.flush()
         session.check()
+        // Before it counts: what it says of a loss that is made good could make the volume wait for another one.
+        await link.tellReconciled()
+        session.check()
         if (!(await this.#change(record => record.inSync || record.replica === replica, 'until done'))) {
           throw new Error('the record did not change')
         }
-        link.lostAt = null
         plan.drop(replica)
         this.#context.logOf('replica is in-sync', link, '')
       } finally {

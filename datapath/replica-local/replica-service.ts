@@ -153,9 +153,7 @@ export class ReplicaService {
       this.#answer(request.address, async () => {
         const { from, to, asker, inSync } = request
         if (!this.#rights.raise(from, to, asker)) return this.#epochAnswer(false, asker)
-        const rebuilt = inSync && this.replica.state === 'rebuilding'
         if (to > this.replica.acceptedEpoch) await this.replica.acceptEpoch(to, { rebuilding: !inSync })
-        if (rebuilt && this.replica.mayHaveLost) await this.replica.clearLost()
         return this.#epochAnswer(true, asker)
       })
     )

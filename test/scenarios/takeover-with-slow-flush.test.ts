@@ -106,4 +106,31 @@ describe('scenario: a takeover while disks are slow to flush', () => {
       assert.deepEqual([rig.isInSync(h2), rig.isInSync(h3)], [false, true])
       assert.ok(rig.world.now - now < SERVES_WITHIN_MS, `after ${rig.world.now - now} ms`)
     }))
+
+  for (const raiseIsAnswered of [true, false]) {
+    const answer = raiseIsAnswered ? '' : ', though it does not hear at which epoch it is back'
+    it(`one that had lost writes is left behind, and once it is back it is enough${answer}`, async () =>
+      play(25, REGIONS, async rig => {
+        const [h1, h2, h3, h4] = rig.hosts
+        await rig.create(h2, h3)
+        const device = await rig.activate(h1)
+        await writeBlock(device, 0, 7, true)
+        await writeBlock(device, 1, 8)
+        h2.cutPower()
+        h1.cutPower()
+        h2.start()
+        await slowFlush(rig, h2, 14_000)
+        const guest = await rig.activate(h4)
+        assert.equal(rig.isInSync(h2), false)
+        await writeBlock(guest, 1, 9, true)
+        if (!raiseIsAnswered) nodeOf(h2).replicas.raise = async () => Promise.reject(new Error('lost'))
+        await rig.until('h2 is in-sync', () => rig.isInSync(h2))
+        await rig.until('h2 is connected', () => rig.mirror(h4)?.phase === 'serving')
+        h3.cutPower()
+        h4.cutPower()
+        h1.start()
+        const next = await rig.activate(h1)
+        assert.deepEqual([await readBlock(next, 0), await readBlock(next, 1)], [7, 9])
+      }))
+  }
 })
