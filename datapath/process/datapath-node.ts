@@ -64,6 +64,8 @@ class Volume {
   purpose: Purpose = 'guest'
   /** The opening under way, which goes on when its caller has given up. */
   opening: Promise<void> | null = null
+  /** Actions that have the turn or wait for it. */
+  actions = 0
 
   constructor(sr: SrId, key: VolumeKey) {
     this.sr = sr
@@ -189,21 +191,19 @@ export class DatapathNode {
       return
     }
     const volume = this.#entry(sr, key)
-    void volume.turn
-      .run(async () => {
-        if (volume.mirror !== null || !this.#activated.has(key)) return
-        await this.#open(volume, 'guest', Number.POSITIVE_INFINITY as Millis, true)
-      })
-      .catch((error: unknown) =>
-        this.#options.log('opening again failed', { volume: key, reason: reasonOf(error) })
-      )
+    void this.#inTurn(volume, async () => {
+      if (volume.mirror !== null || !this.#activated.has(key)) return
+      await this.#open(volume, 'guest', Number.POSITIVE_INFINITY as Millis, true)
+    }).catch((error: unknown) =>
+      this.#options.log('opening again failed', { volume: key, reason: reasonOf(error) })
+    )
   }
 
   async #closeLeftover(sr: SrId, key: VolumeKey): Promise<void> {
     const { timing, log } = this.#options
     const volume = this.#entry(sr, key)
     try {
-      await volume.turn.run(async () => {
+      await this.#inTurn(volume, async () => {
         if (volume.mirror !== null) return
         // An ordinary opening first: nobody else may have the volume meanwhile. A guest's activation ends it.
         await this.#open(volume, 'maintenance', Number.POSITIVE_INFINITY as Millis)
@@ -212,7 +212,6 @@ export class DatapathNode {
     } catch (error) {
       log('closing a volume that was left open failed', { volume: key, reason: reasonOf(error) })
     }
-    this.#forgetIfUnused(volume)
   }
 
   // -- what xosand asks ---------------------------------------------------------------------------------------------
@@ -220,14 +219,20 @@ export class DatapathNode {
   /** Makes the guest's device. @throws VOLUME_NOT_FOUND, COORDINATOR_UNAVAILABLE */
   async attach(sr: SrId, key: VolumeKey): Promise<GuestDevice> {
     const volume = this.#entry(sr, key)
-    return volume.turn.run(async () => {
+    return this.#inTurn(volume, async () => {
       if (volume.device === null) {
         const { size } = await this.#readState(sr, key)
         volume.device = new GuestDevice(size)
+        try {
+          await this.#save()
+        } catch (error) {
+          // Asked again, it must not look as if it had been noted.
+          volume.device = null
+          throw error
+        }
+        this.#remembered.delete(key)
         const { mirror } = volume
         volume.device.serve(volume.purpose === 'guest' && mirror?.ending === false ? mirror : null)
-        this.#remembered.delete(key)
-        await this.#save()
       }
       return volume.device
     })
@@ -251,7 +256,7 @@ export class DatapathNode {
       void before.close(deadlineMs).catch(() => undefined)
     }
     let givenUp = false
-    const opened = volume.turn.run(async () => {
+    const opened = this.#inTurn(volume, async () => {
       const { mirror } = volume
       if (mirror !== null && (mirror.ending || volume.purpose === 'maintenance')) {
         await this.#closeMirror(volume, deadlineMs)
@@ -261,25 +266,32 @@ export class DatapathNode {
       if (volume.mirror === null) await this.#open(volume, 'guest', deadline)
       const serving = volume.mirror!
       // One that was told to end while it was opened never became active.
-      if (!serving.ending) {
+      if (!serving.ending && !this.#activated.has(key)) {
         this.#activated.add(key)
-        await this.#save()
+        try {
+          await this.#save()
+        } catch (error) {
+          this.#takeBack(key, deadlineMs)
+          throw error
+        }
       }
       return serving
     })
-    opened.catch(() => this.#forgetIfUnused(volume))
     try {
       return await this.#within(deadlineMs, what, opened)
     } catch (error) {
       givenUp = true
       // The caller takes the volume for not active; an opening that succeeds later would contradict it.
-      if (hasCode(error, 'DEADLINE_EXCEEDED')) {
-        void this.deactivate(key, deadlineMs).catch((reason: unknown) =>
-          this.#options.log('taking back an activation waits', { volume: key, reason: reasonOf(reason) })
-        )
-      }
+      if (hasCode(error, 'DEADLINE_EXCEEDED')) this.#takeBack(key, deadlineMs)
       throw error
     }
+  }
+
+  /** The caller of an activation takes the volume for not active. */
+  #takeBack(key: VolumeKey, deadlineMs: Millis): void {
+    this.deactivate(key, deadlineMs).catch((reason: unknown) =>
+      this.#options.log('taking back an activation waits', { volume: key, reason: reasonOf(reason) })
+    )
   }
 
   /** Gives the right to write up. Idempotent. @throws DEADLINE_EXCEEDED: it goes on, and may be asked again */
@@ -292,10 +304,11 @@ export class DatapathNode {
   }
 
   async #deactivate(volume: Volume, deadlineMs: Millis): Promise<void> {
-    // An opening that waits for replicas holds the turn; it is told to end.
+    // An opening that waits for replicas holds the turn; it is told to end. Nothing is awaited before this has its place
+    // in the order: an activation that is asked for from now on has the last word.
     const { mirror } = volume
-    if (mirror?.phase === 'opening') await mirror.close(deadlineMs).catch(() => undefined)
-    await volume.turn.run(async () => {
+    if (mirror?.phase === 'opening') void mirror.close(deadlineMs).catch(() => undefined)
+    await this.#inTurn(volume, async () => {
       // An activation whose turn came in between has noted itself again.
       this.#activated.delete(volume.key)
       try {
@@ -306,7 +319,6 @@ export class DatapathNode {
         if (volume.purpose === 'guest') await this.#closeMirror(volume, deadlineMs)
       }
     })
-    this.#forgetIfUnused(volume)
   }
 
   /** Forgets the guest's device. Idempotent. */
@@ -314,12 +326,11 @@ export class DatapathNode {
     const volume = this.#volumes.get(key)
     if (this.#remembered.delete(key)) await this.#save()
     if (volume === undefined) return
-    await volume.turn.run(async () => {
+    await this.#inTurn(volume, async () => {
       volume.device?.serve(null)
       volume.device = null
       await this.#save()
     })
-    this.#forgetIfUnused(volume)
   }
 
   /**
@@ -339,7 +350,7 @@ export class DatapathNode {
   async #maintain(volume: Volume): Promise<void> {
     const { clock, timing } = this.#options
     const deadline = (clock.now() + timing.promiseTimeMs) as Millis
-    await volume.turn.run(async () => {
+    await this.#inTurn(volume, async () => {
       if (volume.mirror === null) await this.#open(volume, 'maintenance', deadline)
     })
     const { mirror } = volume
@@ -353,12 +364,11 @@ export class DatapathNode {
       if (progress !== before) movedAt = clock.now()
       before = progress
     }
-    await volume.turn.run(async () => {
+    await this.#inTurn(volume, async () => {
       if (volume.mirror === mirror && volume.purpose === 'maintenance') {
         await this.#closeMirror(volume, (timing.promiseTimeMs * 10) as Millis)
       }
     })
-    this.#forgetIfUnused(volume)
   }
 
   /** Ends in order: every volume is closed and every file released. */
@@ -438,9 +448,19 @@ export class DatapathNode {
     return volume
   }
 
-  #forgetIfUnused(volume: Volume): void {
-    if (volume.device === null && volume.mirror === null && volume.opening === null)
-      this.#volumes.delete(volume.key)
+  /**
+   * Runs an action on a volume after those that were asked for before. When nothing is left of the volume after it,
+   * it is forgotten; not while others wait, which would work on a volume that nobody else sees.
+   */
+  async #inTurn<Result>(volume: Volume, action: () => Promise<Result>): Promise<Result> {
+    volume.actions++
+    try {
+      return await volume.turn.run(action)
+    } finally {
+      volume.actions--
+      const unused = volume.actions === 0 && volume.device === null && volume.mirror === null
+      if (unused && this.#volumes.get(volume.key) === volume) this.#volumes.delete(volume.key)
+    }
   }
 
   async #save(): Promise<void> {
@@ -448,9 +468,10 @@ export class DatapathNode {
       const attachments = [...this.#volumes.values()]
         .filter(volume => volume.device !== null)
         .map(({ sr, key }) => ({ sr, volume: key, activated: this.#activated.has(key) }))
-      const waiting = [...this.#remembered.values()].map(({ sr, volume }) => {
-        return { sr, volume, activated: this.#activated.has(volume) }
-      })
+      const attached = new Set(attachments.map(({ volume }) => volume))
+      const waiting = [...this.#remembered.values()]
+        .filter(({ volume }) => !attached.has(volume))
+        .map(({ sr, volume }) => ({ sr, volume, activated: this.#activated.has(volume) }))
       await this.#options.attachments.save([...attachments, ...waiting])
     })
   }

@@ -214,3 +214,78 @@ describe('scenario: a deactivation has to wait', () => {
       await assertForgotten(rig, h1)
     }))
 })
+
+describe('scenario: what is asked for next does not wait for an activation to be taken back', () => {
+  it('a second activation at once has the last word', async () =>
+    play(11, REGIONS, async rig => {
+      const [h1, h2, h3] = rig.hosts
+      await createWritten(rig)
+      for (const host of [h2, h3]) rig.network.cut(host, h1)
+      await assertOutOfTime(rig, h1)
+      const { device } = nodeOf(h1).volume(rig.volume)!
+      const second = nodeOf(h1).activate(rig.sr, rig.volume, millis(9_000))
+      rig.network.heal()
+      await second
+      await rig.world.pause(20_000)
+      assert.equal(rig.isPrimary(h1), true)
+      assert.equal(await readBlock(device!, 0), 1)
+      h1.crash()
+      h1.start()
+      await rig.until('the process that follows serves it', () => rig.mirror(h1)?.phase === 'serving')
+    }))
+
+  it('a device that is detached and attached meanwhile is the one that is served', async () =>
+    play(12, REGIONS, async rig => {
+      const [h1, h2, h3] = rig.hosts
+      await createWritten(rig)
+      for (const host of [h2, h3]) rig.network.cut(host, h1)
+      await assertOutOfTime(rig, h1)
+      const node = nodeOf(h1)
+      const detached = node.detach(rig.volume)
+      const attached = node.attach(rig.sr, rig.volume)
+      rig.network.heal()
+      await detached
+      const device = await attached
+      await node.activate(rig.sr, rig.volume, millis(9_000))
+      assert.equal(node.volume(rig.volume)?.device, device)
+      assert.equal(await readBlock(device, 0), 1)
+    }))
+})
+
+describe('scenario: a host cannot note what it has', () => {
+  it('an activation fails, and nothing is left of it', async () =>
+    play(13, REGIONS, async rig => {
+      const [h1, , , h4] = rig.hosts
+      await createWritten(rig)
+      const node = nodeOf(h1)
+      await node.attach(rig.sr, rig.volume)
+      h1.cannotNote = true
+      await assert.rejects(node.activate(rig.sr, rig.volume, millis(9_000)), { code: 'ENOSPC' })
+      await rig.until('it is closed', () => rig.mirror(h1) === null)
+      assert.equal(await readBlock(await rig.activate(h4), 0), 1)
+    }))
+
+  it('a volume that is active already stays so', async () =>
+    play(14, REGIONS, async rig => {
+      const [h1] = rig.hosts
+      await createWritten(rig)
+      const device = await rig.activate(h1)
+      h1.cannotNote = true
+      await nodeOf(h1).activate(rig.sr, rig.volume, millis(9_000))
+      assert.equal(await readBlock(device, 0), 1)
+    }))
+
+  it('an attachment fails, and is noted when it is asked for again', async () =>
+    play(15, REGIONS, async rig => {
+      const [h1] = rig.hosts
+      await createWritten(rig)
+      await nodeOf(h1).detach(rig.volume)
+      h1.cannotNote = true
+      await assert.rejects(nodeOf(h1).attach(rig.sr, rig.volume), { code: 'ENOSPC' })
+      h1.cannotNote = false
+      await nodeOf(h1).attach(rig.sr, rig.volume)
+      h1.crash()
+      h1.start()
+      await rig.until('it is attached again', () => nodeOf(h1).volume(rig.volume)?.device != null)
+    }))
+})

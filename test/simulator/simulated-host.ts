@@ -52,6 +52,8 @@ export class SimulatedHost {
   #attachments: readonly Attachment[] = []
   /** Disk calls take this many times as long as usual, in the mean. */
   diskSlowness = 1
+  /** The disk that the attachments are noted on is full. */
+  cannotNote = false
   lastPowerCut = -1
 
   constructor(options: HostOptions) {
@@ -104,7 +106,10 @@ export class SimulatedHost {
       store: async () => ({ id: this.store, disk: mount }),
       attachments: {
         load: async () => this.#attachments,
-        save: async attachments => void (this.#attachments = attachments),
+        save: async attachments => {
+          if (this.cannotNote) throw Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' })
+          this.#attachments = attachments
+        },
       },
       isOurs: () => true,
       transport: host => {
