@@ -2,10 +2,10 @@
 import { XosanError } from '../core/errors.ts'
 import { type Change, type Condition } from '../core/ports/coordinator.ts'
 
-/** Below what etcd takes in one request by default (1.5 MiB). */
-const VALUE_BYTES_MAX = 1024 * 1024
+/** All values of a transaction together: with its keys, below what etcd takes in one request by default (1.5 MiB). */
+const VALUES_BYTES_MAX = 1024 * 1024
 /** etcd's default limit of operations in one transaction. */
-const TRANSACTION_KEYS_MAX = 128
+export const TRANSACTION_KEYS_MAX = 128
 const KEY_LENGTH_MAX = 512
 /** ASCII, so that byte order, JavaScript's order and SQLite's order are one; `~` is kept as an end of ranges. */
 const KEY = /^[A-Za-z0-9][A-Za-z0-9._/-]*$/
@@ -45,14 +45,16 @@ export function checkTransaction(conditions: readonly Condition[], changes: read
     }
   }
   const changed = new Set<string>()
+  let bytes = 0
   for (const { key, value } of changes) {
     checkKey(key)
     if (changed.has(key)) {
       throw refused(`it changes ${key} twice`)
     }
     changed.add(key)
-    if (value !== null && Buffer.byteLength(value) > VALUE_BYTES_MAX) {
-      throw refused(`the value of ${key} is longer than ${VALUE_BYTES_MAX} bytes`)
+    bytes += value === null ? 0 : Buffer.byteLength(value)
+    if (bytes > VALUES_BYTES_MAX) {
+      throw refused(`its values up to ${key} are longer than ${VALUES_BYTES_MAX} bytes`)
     }
   }
 }

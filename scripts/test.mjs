@@ -24,6 +24,8 @@ const FOREIGN = {
   'nbd-server': 'nbd-server',
   fio: 'fio',
   e2fsprogs: 'mke2fs',
+  'etcd-server': 'etcd',
+  openssl: 'openssl',
 }
 
 /** Kinds of evidence. Those that decide in `core/` are measured for coverage. */

@@ -1,0 +1,216 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { createServer } from 'node:net'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { Client, credentials } from '@grpc/grpc-js'
+import { COMPACT, type Method, STATUS } from '../../cluster/etcd/protocol.ts'
+import { type StatusReply, statusReply } from '../../cluster/etcd/replies.ts'
+import { type EtcdMember } from '../../cluster/etcd/member-link.ts'
+import { hasProgram } from './run-program.ts'
+
+/** Whether tests with real members can run here. */
+export const hasEtcd = (): boolean => hasProgram('etcd')
+
+export interface EtcdClusterOptions {
+  readonly members: 1 | 3
+  /** Flags of etcd beside those that every test needs. */
+  readonly flags?: readonly string[]
+  /** Paths of PEM files, for members that ask their clients for certificates. */
+  readonly tls?: { readonly ca: string; readonly cert: string; readonly key: string }
+}
+
+/** Short, so that an election takes half a second; not so short that two loaded cores elect for ever. */
+const HEARTBEAT_MS = 50
+const ELECTION_MS = 500
+const START_MS = 20_000
+
+interface Running {
+  readonly name: string
+  readonly client: EtcdMember
+  readonly flags: readonly string[]
+  child: ChildProcess | null
+  output: string
+}
+
+/** Real etcd members on the loopback, with their data in a temporary directory. */
+export class EtcdCluster {
+  readonly #directory: string
+  readonly #members: readonly Running[]
+
+  private constructor(directory: string, members: readonly Running[]) {
+    this.#directory = directory
+    this.#members = members
+  }
+
+  /** Starts the members and waits until all know a leader. */
+  static async start(options: EtcdClusterOptions): Promise<EtcdCluster> {
+    const directory = await mkdtemp(join(tmpdir(), 'xosan-etcd-'))
+    const ports = await freePorts(2 * options.members)
+    const scheme = options.tls === undefined ? 'http' : 'https'
+    const names = Array.from({ length: options.members }, (_, i) => `m${i}`)
+    const peerUrl = (i: number): string => `http://127.0.0.1:${ports[2 * i + 1]!}`
+    const members = names.map((name, i) => {
+      const client = { address: '127.0.0.1', port: ports[2 * i]! }
+      const clientUrl = `${scheme}://127.0.0.1:${client.port}`
+      const flags = [
+        ...['--name', name, '--data-dir', join(directory, name), '--logger', 'zap', '--log-level', 'warn'],
+        ...['--listen-client-urls', clientUrl, '--advertise-client-urls', clientUrl],
+        ...['--listen-peer-urls', peerUrl(i), '--initial-advertise-peer-urls', peerUrl(i)],
+        ...['--initial-cluster', names.map((one, k) => `${one}=${peerUrl(k)}`).join(',')],
+        ...['--initial-cluster-token', directory],
+        ...['--heartbeat-interval', String(HEARTBEAT_MS), '--election-timeout', String(ELECTION_MS)],
+        // Removes it from the way of elections: a member that comes back does not unseat a leader.
+        '--pre-vote',
+        ...(options.tls === undefined ? [] : ['--client-cert-auth', '--trusted-ca-file', options.tls.ca]),
+        ...(options.tls === undefined
+          ? []
+          : ['--cert-file', options.tls.cert, '--key-file', options.tls.key]),
+        ...(options.flags ?? []),
+      ]
+      return { name, client, flags, child: null, output: '' }
+    })
+    const cluster = new EtcdCluster(directory, members)
+    try {
+      for (const i of names.keys()) cluster.#spawn(i)
+      if (options.tls === undefined) await cluster.untilLed()
+    } catch (error) {
+      await cluster.end()
+      throw error
+    }
+    return cluster
+  }
+
+  /** Where clients find the members. */
+  get members(): readonly EtcdMember[] {
+    return this.#members.map(({ client }) => client)
+  }
+
+  /** Waits until every running member knows the same leader. @returns its index */
+  async untilLed(): Promise<number> {
+    const startedAt = performance.now()
+    for (;;) {
+      const statuses = await Promise.all(this.#members.map(async (_, i) => this.#statusIfRunning(i)))
+      const running = statuses.filter(status => status !== 'stopped')
+      const leaders = new Set(running.map(status => status?.leader ?? '0'))
+      const [leader] = leaders
+      if (leaders.size === 1 && leader !== undefined && leader !== '0') {
+        const index = statuses.findIndex(
+          status => status !== null && status !== 'stopped' && status.header.member_id === leader
+        )
+        if (index >= 0) return index
+      }
+      if (performance.now() - startedAt > START_MS) {
+        throw new Error(`no leader:\n${this.#members.map(({ output }) => output).join('\n')}`)
+      }
+      await delay(20)
+    }
+  }
+
+  /** What a member says of itself. */
+  async status(index: number): Promise<StatusReply> {
+    return statusReply.parse(await this.#call(index, STATUS, {}))
+  }
+
+  /** Makes all members forget their history before a revision. */
+  async compact(revision: number): Promise<void> {
+    await this.#call(0, COMPACT, { revision, physical: true })
+  }
+
+  /** Sends a member a signal: SIGSTOP for one that stands still, SIGCONT to let it go on. */
+  signal(index: number, signal: 'SIGSTOP' | 'SIGCONT'): void {
+    this.#members[index]!.child?.kill(signal)
+  }
+
+  /** Ends a member as a power cut would, and waits until it is gone. */
+  async kill(index: number): Promise<void> {
+    const member = this.#members[index]!
+    const { child } = member
+    if (child === null) return
+    member.child = null
+    const gone = new Promise(resolve => child.once('close', resolve))
+    child.kill('SIGKILL')
+    await gone
+  }
+
+  /** Starts a member that was killed, with its data. */
+  restart(index: number): void {
+    if (this.#members[index]!.child === null) this.#spawn(index)
+  }
+
+  /** Process id of a member, for measurements. */
+  pid(index: number): number {
+    return this.#members[index]!.child!.pid!
+  }
+
+  /** Directory of a member's data. */
+  dataOf(index: number): string {
+    return join(this.#directory, this.#members[index]!.name)
+  }
+
+  /** Ends all members and removes their data. */
+  async end(): Promise<void> {
+    await Promise.all(this.#members.map(async (_, i) => this.kill(i)))
+    await rm(this.#directory, { recursive: true, force: true })
+  }
+
+  #spawn(index: number): void {
+    const member = this.#members[index]!
+    const child = spawn('etcd', member.flags, { stdio: ['ignore', 'pipe', 'pipe'] })
+    const collect = (chunk: Buffer): void => {
+      member.output = (member.output + chunk.toString()).slice(-4_000)
+    }
+    child.stdout.on('data', collect)
+    child.stderr.on('data', collect)
+    member.child = child
+  }
+
+  async #statusIfRunning(index: number): Promise<StatusReply | null | 'stopped'> {
+    if (this.#members[index]!.child === null) return 'stopped'
+    try {
+      return await this.status(index)
+    } catch {
+      return null
+    }
+  }
+
+  /** Without any of the client's own care, so that tests do not trust what they test. */
+  async #call(index: number, method: Method, request: object): Promise<unknown> {
+    const { address, port } = this.#members[index]!.client
+    const client = new Client(`${address}:${port}`, credentials.createInsecure(), {
+      'grpc.use_local_subchannel_pool': 1,
+    })
+    try {
+      return await new Promise((resolve, reject) => {
+        client.makeUnaryRequest<object, unknown>(
+          method.path,
+          method.requestSerialize,
+          method.responseDeserialize,
+          request,
+          (error, answer) => (error === null ? resolve(answer) : reject(error))
+        )
+      })
+    } finally {
+      client.close()
+    }
+  }
+}
+
+/** Ports that nobody listens on now. All are held at the same time, so that they differ. */
+export async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(
+    Array.from(
+      { length: count },
+      async () =>
+        new Promise<ReturnType<typeof createServer>>((resolve, reject) => {
+          const server = createServer()
+          server.once('error', reject)
+          server.listen(0, '127.0.0.1', () => resolve(server))
+        })
+    )
+  )
+  const ports = servers.map(server => (server.address() as { port: number }).port)
+  await Promise.all(servers.map(async server => new Promise(resolve => server.close(resolve))))
+  return ports
+}
