@@ -25,7 +25,8 @@ function build(): Command {
 async function main(): Promise<number> {
   try {
     await build().parseAsync(process.argv)
-    return EXIT.ok
+    // `lab exec` ends with the exit code of what it ran.
+    return typeof process.exitCode === 'number' ? process.exitCode : EXIT.ok
   } catch (error) {
     if (error instanceof CommanderError) {
       return error.exitCode === 0 ? EXIT.ok : EXIT.usage

@@ -189,6 +189,33 @@ export const ERRORS = {
     next: 'The client decides whether to open another session.',
     retriable: true,
   },
+  // -- the lab --------------------------------------------------------------------------------------------------
+  ROOT_REQUIRED: {
+    sentence: '{what} needs root.',
+    next: 'Run the same command as root, for example with `sudo`.',
+    retriable: false,
+  },
+  PROGRAM_MISSING: {
+    sentence: '{what} needs the program {program}, which is not installed (package {package}).',
+    next: 'Install that package and run the same command again.',
+    retriable: false,
+  },
+  LAB_NETWORK_BROKEN: {
+    sentence: 'The network of the lab is not as it should be: {reason}.',
+    next: '`xosan lab up` makes what is missing of it; `xosan lab down --keep`, then `lab up`, make it anew.',
+    retriable: false,
+  },
+  // -- trust ----------------------------------------------------------------------------------------------------
+  PEER_NOT_TRUSTED: {
+    sentence: '{host} could not show that it is the host it should be: {reason}.',
+    next: 'The connection is closed. Check that the host is a member, and the clocks of both.',
+    retriable: false,
+  },
+  TRUST_FILE_UNSAFE: {
+    sentence: '{path} cannot be trusted: {reason}.',
+    next: 'Nothing starts with it. If others could read a key, remove this host and let it join again.',
+    retriable: false,
+  },
   // -- daemon ---------------------------------------------------------------------------------------------------
   DAEMON_UNREACHABLE: {
     sentence: 'xosand does not answer on {path}: {reason}.',

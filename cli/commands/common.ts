@@ -30,6 +30,17 @@ export async function askDaemon(
   }
 }
 
+export interface LabOptions {
+  readonly dir: string
+  readonly json?: boolean
+}
+
+/** Adds what every command about a lab takes. */
+export const withLab = (command: Command): Command =>
+  command
+    .requiredOption('--dir <directory>', 'directory of the lab')
+    .option('--json', 'print one JSON value and nothing else on standard output')
+
 /** Parser of a whole number within bounds for commander. */
 export const wholeNumber =
   (min: number, max: number) =>

@@ -1,24 +1,16 @@
 import { type Command } from 'commander'
 import { Console } from '../console.ts'
 import { type HostControl, type HostStatus } from '../lab/host-control.ts'
+import { labLinks } from '../lab/lab-links.ts'
 import { labDown, labHost, labStatus, labUp } from '../lab/lab.ts'
 import { programsDirectory } from '../lab/programs.ts'
-import { wholeNumber } from './common.ts'
-
-interface LabOptions {
-  readonly dir: string
-  readonly json?: boolean
-}
-
-const withLab = (command: Command): Command =>
-  command
-    .requiredOption('--dir <directory>', 'directory of the lab')
-    .option('--json', 'print one JSON value and nothing else on standard output')
+import { type LabOptions, wholeNumber, withLab } from './common.ts'
+import { addLabLinkCommands, showLinks } from './lab-links.ts'
 
 export function addLabCommands(program: Command): void {
   const lab = program
     .command('lab')
-    .description('a whole pool on one machine, for newcomers, tests and drills; needs no privilege')
+    .description('a whole pool on one machine, for newcomers, tests and drills')
   addUp(lab)
   addHostAction(lab, 'start', 'start whatever of a host does not run', control => control.start())
   addHostAction(lab, 'kill', 'end all of a host at once (SIGKILL), as a power cut does', control =>
@@ -32,6 +24,7 @@ export function addLabCommands(program: Command): void {
     control.pause()
   )
   addHostAction(lab, 'resume', 'let a paused host go on (SIGCONT)', control => control.resume())
+  addLabLinkCommands(lab)
   addStatus(lab)
   addDown(lab)
 }
@@ -42,21 +35,29 @@ function addUp(lab: Command): void {
     .option('--hosts <number>', 'how many hosts', wholeNumber(1, 20), 3)
     .option('--datapaths <number>', 'datapath processes per host', wholeNumber(1, 16), 2)
     .option('--programs <directory>', 'programs to run instead of those of this build')
+    .option('--netns', 'give every host a network of its own, with links to cut and to shape (as root)')
+    .option('--bare', 'make the hosts, and start nothing in them')
     .action(
       async (
         options: LabOptions & {
           readonly hosts: number
           readonly datapaths: number
           readonly programs?: string
+          readonly netns?: true
+          readonly bare?: true
         }
       ) => {
         const out = new Console(options.json === true)
-        out.line(`Starting ${options.hosts} hosts in ${options.dir} ...`)
-        const { hosts, datapaths, programs = programsDirectory() } = options
-        const report = await labUp(options.dir, { hosts, datapaths, programs }, text => out.line(`  ${text}`))
+        const { hosts, datapaths, programs = programsDirectory(), netns, bare } = options
+        out.line(`${bare === true ? 'Making' : 'Starting'} ${hosts} hosts in ${options.dir} ...`)
+        const wanted = { hosts, datapaths, programs, netns: netns === true, bare: bare === true }
+        const report = await labUp(options.dir, wanted, text => out.line(`  ${text}`))
         out.result(report)
         const [first] = report.hosts
         out.line()
+        if (netns === true) {
+          out.line(`Run in a host:           xosan lab exec --dir ${options.dir} h1 -- COMMAND`)
+        }
         out.line(`Entry scripts of a host: ${first?.pluginRoot ?? ''}`)
         out.line(`Ask a host:              xosan status --socket ${first?.controlSocket ?? ''}`)
         out.line(`End the lab:             xosan lab down --dir ${options.dir}`)
@@ -88,11 +89,12 @@ function addHostAction(
 
 function addStatus(lab: Command): void {
   withLab(lab.command('status'))
-    .description('what runs on every host')
+    .description('what runs on every host, and how the links are')
     .action(async (options: LabOptions) => {
       const out = new Console(options.json === true)
       const hosts = await labStatus(options.dir)
-      out.result({ hosts })
+      const links = await labLinks(options.dir)
+      out.result({ hosts, links })
       const rows = hosts.flatMap(host => host.processes.map(process => ({ host, process })))
       out.table<{ host: HostStatus; process: HostStatus['processes'][number] }>(rows, [
         { title: 'HOST', value: ({ host }) => host.name },
@@ -101,6 +103,10 @@ function addStatus(lab: Command): void {
         { title: 'PID', value: ({ process }) => String(process.pid ?? '-'), align: 'right' },
         { title: 'RESTARTS', value: ({ process }) => String(process.restarts), align: 'right' },
       ])
+      if (links.length > 0) {
+        out.line()
+        showLinks(out, links)
+      }
     })
 }
 

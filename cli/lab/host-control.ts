@@ -4,17 +4,12 @@ import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { lockFile } from './file-lock.ts'
 import { XosanError } from '../../core/errors.ts'
-import {
-  type HostPaths,
-  type Lab,
-  type LabHost,
-  hostPaths,
-  labLock,
-  programNames,
-  readLab,
-} from './layout.ts'
+import { lockFile } from './file-lock.ts'
+import { whileLabLocked } from './lab-lock.ts'
+import { type HostPaths, type Lab, type LabHost, hostPaths, programNames, readLab } from './layout.ts'
+import { ensureNetwork } from './network/make-network.ts'
+import { commandInHost, hasNamespaces, processesInHost } from './network/namespaces.ts'
 import { killAll, stopPrograms } from './orderly-stop.ts'
 import { handlesIn, readPidFile } from './pid-file.ts'
 import {
@@ -25,6 +20,7 @@ import {
   signal,
   waitForCondition,
 } from './process-handle.ts'
+import { refuseUnencryptedPeers } from './programs.ts'
 import { waitUntilReady } from './readiness.ts'
 
 /** How long a supervisor may take to shut its host down: its programs' own times one after the other. */
@@ -68,6 +64,7 @@ export class HostControl {
 
   /** Starts whatever is missing and resolves when everything answers. */
   async start(): Promise<void> {
+    if (hasNamespaces(this.#lab)) refuseUnencryptedPeers(this.#lab.programs)
     await this.#ensureSupervised()
     const ready = new AbortController()
     // The supervisor that is there now may be on its way out, by a shutdown that was ordered before us.
@@ -146,13 +143,14 @@ export class HostControl {
     return new Map(noted.map(({ name, handle }) => [name, handle]))
   }
 
-  /** Everything of this host that lives, the supervisor first. */
+  /** Everything of this host that lives, the supervisor first; in a namespace also what others started in it. */
   async processes(): Promise<ProcessHandle[]> {
     const noted = handlesIn(await readPidFile(this.paths.pids)).map(({ handle }) => handle)
     const found = [
       ...(await this.#supervisors()),
       ...noted,
       ...(await processesWithArguments('--config', this.paths.config)),
+      ...(await processesInHost(this.#lab, this.host)),
     ]
     const byPid = new Map(found.map(handle => [handle.pid, handle]))
     return [...byPid.values()].filter(handle => conditionOf(handle) !== 'down')
@@ -186,24 +184,24 @@ export class HostControl {
 
   /** @throws XosanError INVALID_ARGUMENT when the lab has been removed meanwhile */
   async #ensureSupervised(): Promise<void> {
-    const lock = await lockFile(labLock(this.#directory), LOCK_WAIT_MS)
-    try {
+    await whileLabLocked(this.#directory, async () => {
       if ((await readLab(this.#directory)) === null) {
         throw new XosanError('INVALID_ARGUMENT', { what: this.#directory, reason: 'the lab is gone' })
       }
       await this.#whileLocked(async () => {
         if ((await this.#supervisors()).length === 0) {
+          if (hasNamespaces(this.#lab)) await ensureNetwork(this.#lab)
           await this.#spawnSupervisor()
         }
       })
-    } finally {
-      await lock.release()
-    }
+    })
   }
 
   async #spawnSupervisor(): Promise<void> {
     const log = openSync(join(this.paths.log, 'supervisor.log'), 'a', 0o600)
-    const child = spawn(process.execPath, this.#supervisorArguments(), {
+    const command = [process.execPath, ...this.#supervisorArguments()]
+    const [program, ...words] = commandInHost(this.#lab, this.host, command)
+    const child = spawn(program!, words, {
       cwd: '/',
       detached: true,
       // A caller that reads our output to its end must not wait for the lab's.

@@ -1,6 +1,6 @@
 /**
- * A whole pool on one machine, without privileges: every host is a set of ordinary processes with a loopback
- * address, a directory and sockets of its own.
+ * A whole pool on one machine: every host is a set of ordinary processes with an address, a directory and sockets of
+ * its own. The address is one of the machine's loopback, which needs no privilege, or is in a network namespace.
  */
 import { randomInt, randomUUID } from 'node:crypto'
 import { readdir, rename, rmdir, writeFile } from 'node:fs/promises'
@@ -9,7 +9,6 @@ import { dirname, join, resolve } from 'node:path'
 import fse from 'fs-extra'
 import { XosanError } from '../../core/errors.ts'
 import { installPlugins } from '../../plugins/smapiv3/install.ts'
-import { lockFile } from './file-lock.ts'
 import { HostControl, type HostStatus } from './host-control.ts'
 import {
   type Lab,
@@ -18,13 +17,23 @@ import {
   hostNamed,
   hostPaths,
   labFile,
-  labLock,
   readLab,
+  requireLab,
 } from './layout.ts'
-import { checkPrograms } from './programs.ts'
+import { whileLabLocked } from './lab-lock.ts'
+import { requireNetworkTools } from './network/iproute.ts'
+import { ensureNetwork } from './network/make-network.ts'
+import {
+  hasNamespaces,
+  namespacesOf,
+  networkName,
+  networkSubnet,
+  removeNetwork,
+} from './network/namespaces.ts'
+import { checkPrograms, refuseUnencryptedPeers } from './programs.ts'
 
-/** Another command may be making or removing the lab meanwhile, in milliseconds. */
-const LOCK_WAIT_MS = 60_000
+/** What needs root and programs, for messages. */
+const NAMESPACED = 'A lab whose hosts have network namespaces'
 /** Nobody else's business: there are sockets and the volumes' content below. */
 const PRIVATE = { mode: 0o700 }
 /** Every lab host has an address of its own, so all use the ports of a real host. */
@@ -39,6 +48,10 @@ export interface LabUpOptions {
   readonly datapaths: number
   /** Directory of the programs to run. */
   readonly programs: string
+  /** Whether each host is a network namespace, which needs root. */
+  readonly netns?: boolean
+  /** Makes the hosts and their network, and starts nothing in them. */
+  readonly bare?: boolean
 }
 
 /** What a caller needs to use a lab: the JSON of `xosan lab up`. */
@@ -60,7 +73,7 @@ export type Progress = (text: string) => void
  * Makes the lab when the directory holds none, starts what does not run, and resolves when all is up.
  *
  * @throws XosanError INVALID_ARGUMENT when the directory holds something else, or another lab; DAEMON_UNREACHABLE
- *   when a program does not come up
+ *   when a program does not come up; with `netns` also ROOT_REQUIRED, PROGRAM_MISSING, LAB_NETWORK_BROKEN
  */
 export async function labUp(
   directory: string,
@@ -68,36 +81,52 @@ export async function labUp(
   progress: Progress
 ): Promise<LabReport> {
   const path = resolve(directory)
+  if (options.netns === true) {
+    requireNetworkTools(NAMESPACED)
+    if (options.bare !== true) refuseUnencryptedPeers(options.programs)
+  }
   checkPrograms(options.programs)
   const createdDirectory = !(await fse.pathExists(path))
   await fse.ensureDir(path, PRIVATE)
   // Also before the lock, whose file would be the first trace in a directory that is not ours.
   await existingLab(path, options)
-  const lab = await whileLocked(path, async () => {
+  const lab = await whileLabLocked(path, async () => {
     const there = (await existingLab(path, options)) ?? (await makeLab(path, options, createdDirectory))
     await prepareHosts(path, there)
+    if (hasNamespaces(there)) await ensureNetwork(there)
     return there
   })
   await Promise.all(
     lab.hosts.map(async host => {
-      await new HostControl(path, lab, host).start()
+      if (options.bare !== true) await new HostControl(path, lab, host).start()
       progress(`${host.name} is up at ${host.address}`)
     })
   )
   return await reportOf(path, lab)
 }
 
-/** Ends every process of the lab, then removes what `labUp` made unless it shall be kept. */
+/**
+ * Ends every process of the lab, then removes what `labUp` made unless it shall be kept. Namespaces are not kept: they
+ * hold no data, and `labUp` makes them again. Those of a lab whose directory was removed under it are removed, too.
+ */
 export async function labDown(directory: string, keep: boolean, progress: Progress): Promise<void> {
   const path = resolve(directory)
+  if ((await readLab(path)) === null && (await namespacesOf(networkName(path))).length > 0) {
+    requireNetworkTools('Removing the network of a lab')
+    await removeNetwork(networkName(path))
+    progress('the lab is gone, but for its network, which is removed now')
+    return
+  }
   const lab = await requireLab(path)
-  await whileLocked(path, async () => {
+  if (hasNamespaces(lab)) requireNetworkTools(NAMESPACED)
+  await whileLabLocked(path, async () => {
     await Promise.all(
       lab.hosts.map(async host => {
         await new HostControl(path, lab, host).kill()
         progress(`${host.name} is down`)
       })
     )
+    if (hasNamespaces(lab)) await removeNetwork(lab.network.name)
     if (!keep) {
       await removeLab(path, lab)
     }
@@ -115,23 +144,6 @@ export async function labStatus(directory: string): Promise<HostStatus[]> {
   const path = resolve(directory)
   const lab = await requireLab(path)
   return await Promise.all(lab.hosts.map(host => new HostControl(path, lab, host).status()))
-}
-
-async function whileLocked<T>(path: string, action: () => Promise<T>): Promise<T> {
-  const lock = await lockFile(labLock(path), LOCK_WAIT_MS)
-  try {
-    return await action()
-  } finally {
-    await lock.release()
-  }
-}
-
-async function requireLab(path: string): Promise<Lab> {
-  const lab = await readLab(path)
-  if (lab === null) {
-    throw new XosanError('INVALID_ARGUMENT', { what: path, reason: 'there is no lab in this directory' })
-  }
-  return lab
 }
 
 async function existingLab(path: string, options: LabUpOptions): Promise<Lab | null> {
@@ -152,13 +164,22 @@ async function existingLab(path: string, options: LabUpOptions): Promise<Lab | n
       reason: `it holds a lab of ${lab.hosts.length} hosts with ${lab.datapaths} datapath processes each`,
     })
   }
+  if (hasNamespaces(lab) !== (options.netns === true)) {
+    throw new XosanError('INVALID_ARGUMENT', {
+      what: path,
+      reason: `it holds a lab ${hasNamespaces(lab) ? 'with' : 'without'} network namespaces (--netns)`,
+    })
+  }
   return lab
 }
 
 async function makeLab(path: string, options: LabUpOptions, createdDirectory: boolean): Promise<Lab> {
-  const subnet = await freeSubnet(options.hosts)
+  const network: Lab['network'] =
+    options.netns === true ? { kind: 'netns', name: networkName(path) } : { kind: 'none' }
+  const subnet = network.kind === 'netns' ? networkSubnet(network.name) : await freeSubnet(options.hosts)
   const lab: Lab = {
     version: 1,
+    network,
     subnet,
     programs: options.programs,
     runDirectory: await chooseRunDirectory(path, options.hosts),
@@ -174,6 +195,8 @@ async function makeLab(path: string, options: LabUpOptions, createdDirectory: bo
   const temporary = `${labFile(path)}.new`
   await writeFile(temporary, `${JSON.stringify(lab, null, 2)}\n`, { mode: 0o600 })
   await rename(temporary, labFile(path))
+  // Of a lab that was here before and whose directory was removed while it was up.
+  if (network.kind === 'netns') await removeNetwork(network.name)
   return lab
 }
 

@@ -27,10 +27,18 @@ const labHostSchema = z.strictObject({
   address: z.ipv4(),
 })
 
+const networkSchema = z.discriminatedUnion('kind', [
+  /** Hosts are addresses of the machine's loopback. */
+  z.strictObject({ kind: z.literal('none') }),
+  /** Every host has a network namespace; the names of all of them begin with `name`. */
+  z.strictObject({ kind: z.literal('netns'), name: z.string().regex(/^xosan-[0-9a-f]{8}$/) }),
+])
+
 const labSchema = z.strictObject({
   version: z.literal(1),
+  network: networkSchema.default({ kind: 'none' }),
   /** First three bytes of every host's address. */
-  subnet: z.string().regex(/^127\.\d{1,3}\.\d{1,3}$/),
+  subnet: z.string().regex(/^(127|10)\.\d{1,3}\.\d{1,3}$/),
   /** Directory of the programs that the hosts run. */
   programs: z.string(),
   /** Directory of the hosts' run directories when they cannot be inside of the lab; null when they are. */
@@ -127,6 +135,15 @@ export async function readLab(directory: string): Promise<Lab | null> {
   } catch (error) {
     throw new XosanError('INVALID_ARGUMENT', { what: labFile(directory), reason: reasonOf(error) })
   }
+}
+
+/** @throws XosanError INVALID_ARGUMENT when the directory holds no lab, or one that cannot be understood */
+export async function requireLab(directory: string): Promise<Lab> {
+  const lab = await readLab(directory)
+  if (lab === null) {
+    throw new XosanError('INVALID_ARGUMENT', { what: directory, reason: 'there is no lab in this directory' })
+  }
+  return lab
 }
 
 /** The host of that name. @throws XosanError INVALID_ARGUMENT with the names that there are */
