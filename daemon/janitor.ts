@@ -8,9 +8,9 @@ import { join } from 'node:path'
 import { reasonOf } from '../core/errors.ts'
 import { type Operation, type VolumeState } from '../core/mirror/volume-record.ts'
 import { type Timer } from '../core/ports/clock.ts'
-import { millis, type Millis, type SrId, type VolumeKey } from '../core/units.ts'
+import { millis, type Millis, type ReplicaId, type SrId, type VolumeKey } from '../core/units.ts'
 import { parseKey, storeKey, tombstoneKey } from '../cluster/keys.ts'
-import { parseStoreRecord, serialiseStoreRecord } from '../cluster/records.ts'
+import { parseStoreRecord, serialiseStoreRecord, type TombstoneRecord } from '../cluster/records.ts'
 import { update } from '../cluster/update.ts'
 import { type Metadata, type VolumeContext } from '../volume/context.ts'
 import { Deadline } from '../volume/deadline.ts'
@@ -47,6 +47,8 @@ export class Janitor {
   /** Volumes that were seen half-done; null before the first look at all of them. */
   #halfDone: Map<VolumeKey, SrId> | null = null
   readonly #staleVolumes: StaleVolumes
+  /** Replicas whose tombstones could not be carried out, the one tried longest ago first. */
+  #stuckTombstones = new Set<ReplicaId>()
   /** When another host's operation was first seen. */
   readonly #firstSeen = new Map<string, Millis>()
   #warnings: string[] = []
@@ -87,31 +89,55 @@ export class Janitor {
     await this.#round
   }
 
-  /** Deletes the replicas on this host that tombstones name, and the tombstones with them. @param atMost how many */
+  /**
+   * Deletes the replicas on this host that tombstones name, and the tombstones with them. One that cannot be carried
+   * out, say because its store is missing, holds up no other.
+   *
+   * @param atMost how many
+   * @throws the first error, after the others were tried
+   */
   async carryOutTombstones(atMost: number): Promise<void> {
     const { context } = this.#options
     const due = context.metadata
       .tombstones(context.host)
       .filter(({ record }) => !context.replicasInTheMaking.has(record.replica))
-      .slice(0, atMost)
-    for (const { sr, record } of due) {
-      const { volume, replica } = record
-      if (isInUse(context.metadata, sr, volume, replica)) {
-        this.#options.log.error('a tombstone names a replica that is in use; it is not carried out', {
-          volume,
-          replica,
-        })
-        continue
+    const failures: unknown[] = []
+    for (const { sr, record } of this.#inTurn(due).slice(0, atMost)) {
+      this.#stuckTombstones.delete(record.replica)
+      try {
+        await this.#carryOut(sr, record)
+      } catch (error) {
+        this.#stuckTombstones.add(record.replica)
+        failures.push(error)
       }
-      const deadline = this.#deadline('deleting a replica')
-      await context.datapath.call('replica.delete', { sr, volume, replica }, deadline.remainingMs())
-      await update(
-        context,
-        tombstoneKey(sr, replica),
-        entry => (entry === null ? 'unchanged' : { value: null }),
-        deadline.at
-      )
     }
+    if (failures.length > 0) throw failures[0]
+  }
+
+  /** Those that have not failed yet first, then the one that failed longest ago. */
+  #inTurn<Tombstone extends { readonly record: TombstoneRecord }>(due: readonly Tombstone[]): Tombstone[] {
+    const byReplica = new Map(due.map(tombstone => [tombstone.record.replica, tombstone]))
+    const stuck = [...this.#stuckTombstones].filter(replica => byReplica.has(replica))
+    this.#stuckTombstones = new Set(stuck)
+    const fresh = due.filter(({ record }) => !this.#stuckTombstones.has(record.replica))
+    return [...fresh, ...stuck.map(replica => byReplica.get(replica)!)]
+  }
+
+  async #carryOut(sr: SrId, { volume, replica }: TombstoneRecord): Promise<void> {
+    const { context, log } = this.#options
+    if (isInUse(context.metadata, sr, volume, replica)) {
+      const event = 'a tombstone names a replica that is in use; it is not carried out'
+      log.error(event, { volume, replica })
+      return
+    }
+    const deadline = this.#deadline('deleting a replica')
+    await context.datapath.call('replica.delete', { sr, volume, replica }, deadline.remainingMs())
+    await update(
+      context,
+      tombstoneKey(sr, replica),
+      entry => (entry === null ? 'unchanged' : { value: null }),
+      deadline.at
+    )
   }
 
   /** Sets the time of the next round; nothing while one is under way, which sets it at its end. */
