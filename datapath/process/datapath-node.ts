@@ -8,7 +8,7 @@ import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
 import { type ProcessIdentity, type Purpose } from '../../core/mirror/messages.ts'
 import { type MirrorTiming } from '../../core/mirror/timing.ts'
 import { type VolumeState } from '../../core/mirror/volume-record.ts'
-import { pause, type Timer } from '../../core/ports/clock.ts'
+import { pause } from '../../core/ports/clock.ts'
 import { type Coordinator } from '../../core/ports/coordinator.ts'
 import { type Random } from '../../core/ports/random.ts'
 import { type HostId, type Millis, type SrId, type VolumeKey } from '../../core/units.ts'
@@ -20,6 +20,7 @@ import { GuestDevice } from './guest-device.ts'
 import { localPeer } from './local-peer.ts'
 import { PeerProcess, type PeerTransport } from './peer-process.ts'
 import { ReplicaHost, type ReplicaHostOptions } from './replica-host.ts'
+import { within } from './within.ts'
 
 /** What must survive the process: which volumes are attached here, and which of them are activated. */
 export interface Attachment {
@@ -278,7 +279,7 @@ export class DatapathNode {
       return serving
     })
     try {
-      return await this.#within(deadlineMs, what, opened)
+      return await within(clock, deadlineMs, what, opened)
     } catch (error) {
       givenUp = true
       // The caller takes the volume for not active; an opening that succeeds later would contradict it.
@@ -300,7 +301,7 @@ export class DatapathNode {
     if (volume === undefined) return
     this.#activated.delete(key)
     const closing = this.#deactivate(volume, deadlineMs)
-    await this.#within(deadlineMs, 'Deactivating the volume', closing)
+    await within(this.#options.clock, deadlineMs, 'Deactivating the volume', closing)
   }
 
   async #deactivate(volume: Volume, deadlineMs: Millis): Promise<void> {
@@ -418,8 +419,22 @@ export class DatapathNode {
     const { mirror } = volume
     if (mirror === null) return
     volume.device?.serve(null)
-    await mirror.close(deadlineMs)
+    try {
+      await mirror.close(deadlineMs)
+    } catch (error) {
+      void this.#forgetWhenClosed(volume, mirror)
+      throw error
+    }
     volume.mirror = null
+  }
+
+  /** A mirror that was not closed in time goes on with it, and must not be taken for an open one when it is done. */
+  async #forgetWhenClosed(volume: Volume, mirror: VolumeMirror): Promise<void> {
+    while (mirror.phase !== 'closed') await mirror.changed()
+    await this.#inTurn(volume, async () => {
+      if (volume.mirror === mirror) volume.mirror = null
+      return Promise.resolve()
+    })
   }
 
   #peer(transport: PeerTransport): PeerProcess {
@@ -474,21 +489,6 @@ export class DatapathNode {
         .map(({ sr, volume }) => ({ sr, volume, activated: this.#activated.has(volume) }))
       await this.#options.attachments.save([...attachments, ...waiting])
     })
-  }
-
-  async #within<Result>(deadlineMs: Millis, what: string, result: Promise<Result>): Promise<Result> {
-    let timer: Timer | undefined
-    const late = new Promise<never>((_, reject) => {
-      timer = this.#options.clock.after(deadlineMs, () =>
-        reject(new XosanError('DEADLINE_EXCEEDED', { what, deadlineMs }))
-      )
-    })
-    result.catch(() => undefined)
-    try {
-      return await Promise.race([result, late])
-    } finally {
-      timer?.cancel()
-    }
   }
 }
 
