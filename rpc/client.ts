@@ -4,12 +4,15 @@ import { type z } from 'zod'
 import { reasonOf, XosanError } from '../core/errors.ts'
 import { type Clock, type Timer } from '../core/ports/clock.ts'
 import { type Millis, millis } from '../core/units.ts'
+import { type PeerDialer } from '../trust/trusted-transport.ts'
 import { LineReader } from './lines.ts'
 import { errorOfResponse, issuesOf, LINE_BYTES_MAX } from './wire.ts'
 
 interface RpcClientOptions {
   /** Path of a unix socket, or a TCP address. */
   readonly address: string | { readonly host: string; readonly port: number }
+  /** Speaks TLS with the host that is called; without it TCP is in clear, for loopback. */
+  readonly dialer?: PeerDialer
   readonly clock: Clock
   /** The error for a server that does not answer; by default PEER_UNREACHABLE with the address. */
   readonly unreachable?: (reason: string) => XosanError
@@ -112,8 +115,9 @@ export class RpcClient {
   }
 
   #connect(): Connection {
-    const { address, clock } = this.#options
-    const socket = typeof address === 'string' ? connect(address) : connect(address.port, address.host)
+    const { address, clock, dialer } = this.#options
+    const secured = dialer !== undefined && typeof address !== 'string'
+    const socket: Socket = secured ? dialer.connect(address) : connectInClear(address)
     socket.setNoDelay(true)
     const ended = new Promise<never>((_, reject) => {
       socket.on('error', error =>
@@ -130,7 +134,7 @@ export class RpcClient {
       socket.write(`${JSON.stringify(message)}\n`)
     })
     const made = new Promise<void>(resolve => {
-      socket.once('connect', () => resolve())
+      socket.once(secured ? 'secureConnect' : 'connect', () => resolve())
     })
     const connection: Connection = { socket, calls, made, ended, heardAt: null, waiting: 0 }
     const reader = new LineReader(LINE_BYTES_MAX)
@@ -146,6 +150,9 @@ export class RpcClient {
     return connection
   }
 }
+
+const connectInClear = (address: RpcClientOptions['address']): Socket =>
+  typeof address === 'string' ? connect(address) : connect(address.port, address.host)
 
 function receive(calls: JSONRPCClient, line: string): void {
   const message: unknown = JSON.parse(line)

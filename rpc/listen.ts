@@ -48,10 +48,20 @@ export async function listenOnPrivateSocket(server: Server, path: string): Promi
  *
  * @param port 0 takes any free one
  * @returns the port
- * @throws XosanError UNSUPPORTED for any other address: the sockets between hosts have no TLS yet
+ * @throws XosanError UNSUPPORTED for any other address: beyond this machine everything is TLS
  */
 export async function listenOnLoopback(server: Server, host: string, port: number): Promise<number> {
   requireLoopback(host)
+  return listenOnAddress(server, host, port)
+}
+
+/**
+ * Listens on a TCP port, on any address: for servers that let in only whom TLS has authenticated.
+ *
+ * @param port 0 takes any free one
+ * @returns the port
+ */
+export async function listenOnAddress(server: Server, host: string, port: number): Promise<number> {
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
     server.listen({ host, port }, () => {
@@ -69,8 +79,7 @@ function requireLoopback(host: string): void {
   if (!loopback) {
     throw new XosanError('UNSUPPORTED', {
       what: `Listening on ${host}`,
-      reason:
-        'connections between hosts are not encrypted yet, so only loopback addresses (127.0.0.0/8, ::1) are taken',
+      reason: 'without TLS only loopback addresses (127.0.0.0/8, ::1) are taken',
     })
   }
 }

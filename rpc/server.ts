@@ -3,13 +3,15 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { isJSONRPCRequest, JSONRPCServer, type JSONRPCRequest, type JSONRPCResponse } from 'json-rpc-2.0'
 import { type z } from 'zod'
 import { reasonOf, XosanError } from '../core/errors.ts'
+import { type Attempt, type HandshakeGate } from '../trust/handshake-gate.ts'
+import { type TrustedTransport } from '../trust/trusted-transport.ts'
 import { LineReader } from './lines.ts'
-import { listenOnLoopback, listenOnPrivateSocket } from './listen.ts'
+import { listenOnAddress, listenOnLoopback, listenOnPrivateSocket } from './listen.ts'
 import { errorResponse, issuesOf, LINE_BYTES_MAX, type Json } from './wire.ts'
 
 /** Something that the operator may want to know of one connection or call. */
 export interface RpcServerEvent {
-  readonly event: 'connection-closed' | 'call-failed'
+  readonly event: 'connection-closed' | 'call-failed' | 'accept-failed'
   readonly method?: string
   readonly reason: string
 }
@@ -32,7 +34,7 @@ interface RpcServerOptions {
 const KEEP_ALIVE_MS = 60_000
 
 /**
- * Serves JSON-RPC 2.0 over newline-delimited JSON on unix sockets and loopback TCP.
+ * Serves JSON-RPC 2.0 over newline-delimited JSON on unix sockets, loopback TCP, and TLS between hosts.
  *
  * Requests of one connection run at the same time and are answered as they finish. A line that is not a JSON-RPC
  * request closes its connection, and nothing else.
@@ -41,6 +43,7 @@ export class RpcServer {
   readonly #methods = new JSONRPCServer({ errorListener: () => undefined })
   readonly #options: Required<RpcServerOptions>
   readonly #servers: Server[] = []
+  readonly #gates: HandshakeGate[] = []
   readonly #connections = new Set<Socket>()
   readonly #underWay = new Set<Promise<void>>()
   #closing = false
@@ -80,12 +83,28 @@ export class RpcServer {
 
   /** Listens on a unix socket of mode 0600. @throws XosanError INVALID_ARGUMENT when the path cannot be taken */
   async listenUnix(path: string): Promise<void> {
-    await listenOnPrivateSocket(this.#newServer(), path)
+    await listenOnPrivateSocket(this.#newPlainServer(), path)
   }
 
   /** Listens on TCP. @returns the port @throws XosanError UNSUPPORTED when the address is not a loopback one */
   async listenTcp(host: string, port: number): Promise<number> {
-    return listenOnLoopback(this.#newServer(), host, port)
+    return listenOnLoopback(this.#newPlainServer(), host, port)
+  }
+
+  /** Listens on TCP for members of the SR and nobody else. @returns the port */
+  async listenTls(host: string, port: number, transport: TrustedTransport): Promise<number> {
+    const gate = transport.gate(`rpc ${host}:${port}`)
+    this.#gates.push(gate)
+    const server = this.#newServer(socket => {
+      this.#admitted(transport, gate.enter(socket)).catch((error: unknown) => {
+        this.#options.log({ event: 'connection-closed', reason: reasonOf(error) })
+        socket.destroy()
+      })
+    })
+    const bound = await listenOnAddress(server, host, port)
+    // Anybody can connect; without a listener for it, running out of file descriptors would end the process.
+    server.on('error', error => this.#options.log({ event: 'accept-failed', reason: error.message }))
+    return bound
   }
 
   /** Takes no further requests, waits until those under way have been answered, and closes all connections. */
@@ -93,20 +112,39 @@ export class RpcServer {
     this.#closing = true
     const closed = this.#servers.filter(server => server.listening).map(server => once(server, 'close'))
     for (const server of this.#servers) server.close()
+    for (const gate of this.#gates) gate.close()
     for (const connection of this.#connections) connection.pause()
     while (this.#underWay.size > 0) await Promise.all(this.#underWay)
     for (const connection of this.#connections) connection.destroy()
     await Promise.all(closed)
   }
 
-  #newServer(): Server {
+  #newPlainServer(): Server {
+    const server = this.#newServer(socket => this.#serve(socket))
+    server.maxConnections = this.#options.connectionsMax
+    return server
+  }
+
+  #newServer(connected: (socket: Socket) => void): Server {
     const server = createServer(
       { noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS },
-      socket => this.#serve(socket)
+      connected
     )
-    server.maxConnections = this.#options.connectionsMax
     this.#servers.push(server)
     return server
+  }
+
+  /** Those that are not authenticated take no member's place: the gate has limits of its own for them. */
+  async #admitted(transport: TrustedTransport, attempt: Attempt): Promise<void> {
+    const connection = await transport.admit(attempt)
+    if (connection === null) return
+    if (this.#closing) connection.socket.destroy()
+    else if (this.#connections.size < this.#options.connectionsMax) this.#serve(connection.socket)
+    else {
+      const reason = `${connection.host} connected, but ${this.#connections.size} connections are open`
+      this.#options.log({ event: 'connection-closed', reason })
+      connection.socket.destroy()
+    }
   }
 
   #serve(socket: Socket): void {

@@ -38,6 +38,7 @@ export const OptionReply = {
   errorUnsupported: ERROR_BIT + 1,
   errorPolicy: ERROR_BIT + 2,
   errorInvalid: ERROR_BIT + 3,
+  errorTlsRequired: ERROR_BIT + 5,
   errorUnknown: ERROR_BIT + 6,
   errorShutdown: ERROR_BIT + 7,
   errorTooBig: ERROR_BIT + 9,

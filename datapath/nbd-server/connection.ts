@@ -7,6 +7,7 @@ import { type ConnectionInfo, type ExportResolver, type OpenedExport } from './e
 import { type Agreement, ServerHandshake } from './handshake.ts'
 import { type InFlightBudget } from './in-flight-budget.ts'
 import { type NbdLimits } from './limits.ts'
+import { type Greeted } from './start-tls.ts'
 import { Transmission } from './transmission.ts'
 
 /** What all connections of a server share. */
@@ -26,11 +27,20 @@ export class Connection {
   readonly #info: ConnectionInfo
   readonly #exports: ExportResolver
   readonly #context: ServerContext
+  readonly #greeted: Greeted | null
   #transmission: Transmission | null = null
   /** Why the connection ends; the first reason stays. */
   #reason: CloseReason | null = null
 
-  constructor(socket: Socket, info: ConnectionInfo, exports: ExportResolver, context: ServerContext) {
+  /** @param greeted what the client said in clear before TLS; null when it has said nothing yet */
+  constructor(
+    socket: Socket,
+    info: ConnectionInfo,
+    exports: ExportResolver,
+    context: ServerContext,
+    greeted: Greeted | null = null
+  ) {
+    this.#greeted = greeted
     this.#socket = socket
     this.#info = info
     this.#exports = exports
@@ -79,7 +89,8 @@ export class Connection {
     )
     try {
       // From the choice of an export on the time is ours, not the client's.
-      return await new ServerHandshake(stream, this.#exports, this.#info, () => deadline.cancel()).run()
+      const opening = () => deadline.cancel()
+      return await new ServerHandshake(stream, this.#exports, this.#info, opening, this.#greeted).run()
     } catch (error) {
       if (hasCode(error, 'PROTOCOL_VIOLATION')) return { code: 'malformed', detail: error.message }
       this.#context.log({ kind: 'request-failed', connection: this.#info, error })

@@ -1,3 +1,4 @@
+import { type HostId } from '../../core/units.ts'
 import { type BlockDevice, type BlockDeviceCapabilities } from '../block-device.ts'
 import { type CloseReason } from './close-reason.ts'
 import { type DurabilityMode } from './durability-policy.ts'
@@ -8,6 +9,8 @@ export interface ConnectionInfo {
   readonly id: number
   /** The socket's path or `address:port` through which it came; empty for a socket that was handed in. */
   readonly listener: string
+  /** The member of the SR that TLS has authenticated; absent on sockets of this host. */
+  readonly peer?: HostId
 }
 
 export interface OpenRequest {

@@ -30,6 +30,7 @@ import { type HandshakeStream } from '../nbd-socket/handshake-stream.ts'
 import { type CloseReason } from './close-reason.ts'
 import { type ConnectionInfo, type ExportResolver, type OpenedExport } from './export.ts'
 import { refusalOf } from './refusal.ts'
+import { type Greeted } from './start-tls.ts'
 import { transmissionFlags } from './transmission-flags.ts'
 
 /** Data of one option, in bytes. The largest sensible one is a list of contexts; names have 4,096 at most. */
@@ -60,18 +61,24 @@ export class ServerHandshake {
   readonly #exports: ExportResolver
   readonly #connection: ConnectionInfo
   readonly #opening: () => void
+  readonly #greeted: Greeted | null
   #noZeroes = false
   #structured = false
   /** Name of the export for which base:allocation was agreed on. */
   #allocationFor: string | null = null
 
-  /** @param opening called when the client has chosen an export and it is our turn: its time limit ends there */
+  /**
+   * @param opening called when the client has chosen an export and it is our turn: its time limit ends there
+   * @param greeted what was said in clear before TLS; null when nothing was said yet
+   */
   constructor(
     stream: HandshakeStream,
     exports: ExportResolver,
     connection: ConnectionInfo,
-    opening: () => void
+    opening: () => void,
+    greeted: Greeted | null
   ) {
+    this.#greeted = greeted
     this.#stream = stream
     this.#exports = exports
     this.#connection = connection
@@ -84,11 +91,9 @@ export class ServerHandshake {
    * @throws XosanError PROTOCOL_VIOLATION when the client breaks the framing
    */
   async run(): Promise<Agreement | CloseReason> {
-    // One write for each part: tapdisk takes each with a single recv and gives up on a short one.
-    await this.#stream.write(encodeGreeting(HandshakeFlag.fixedNewstyle | HandshakeFlag.noZeroes))
-    const flags = await this.#stream.read(CLIENT_FLAGS_BYTES)
-    if (flags === null) return LEFT
-    this.#noZeroes = decodeClientFlags(flags).noZeroes
+    const greeted = this.#greeted ?? (await this.#greet())
+    if (greeted === null) return LEFT
+    this.#noZeroes = greeted.noZeroes
     for (;;) {
       const bytes = await this.#stream.read(OPTION_HEADER_BYTES)
       if (bytes === null) return LEFT
@@ -102,6 +107,13 @@ export class ServerHandshake {
       const outcome = await this.#answer(header, data)
       if (outcome !== null) return outcome
     }
+  }
+
+  async #greet(): Promise<Greeted | null> {
+    // One write for each part: tapdisk takes each with a single recv and gives up on a short one.
+    await this.#stream.write(encodeGreeting(HandshakeFlag.fixedNewstyle | HandshakeFlag.noZeroes))
+    const flags = await this.#stream.read(CLIENT_FLAGS_BYTES)
+    return flags === null ? null : decodeClientFlags(flags)
   }
 
   async #answer({ option }: OptionHeader, data: Buffer): Promise<Agreement | CloseReason | null> {
@@ -142,6 +154,13 @@ export class ServerHandshake {
       case Option.listMetaContext:
       case Option.setMetaContext:
         await this.#metaContext(option, data)
+        return null
+      case Option.startTls:
+        // Inside of TLS there is no second one; a listener without TLS does not know it.
+        await this.#reply(
+          option,
+          this.#greeted === null ? OptionReply.errorUnsupported : OptionReply.errorInvalid
+        )
         return null
       default:
         await this.#reply(option, OptionReply.errorUnsupported)

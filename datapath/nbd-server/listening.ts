@@ -49,12 +49,8 @@ export async function listenOnUnixSocket(server: Server, path: string): Promise<
  * @throws XosanError UNSUPPORTED for an address that others can reach: without TLS anybody could write every volume;
  * INVALID_ARGUMENT for what is no address
  */
-export async function listenOnTcp(server: Server, host: string, port: number): Promise<void> {
-  const family = isIP(host)
-  if (family === 0) {
-    throw new XosanError('INVALID_ARGUMENT', { what: `the address ${host}`, reason: 'a number is needed' })
-  }
-  const loopback = family === 4 ? host.startsWith('127.') : host === '::1'
+export async function listenOnLoopback(server: Server, host: string, port: number): Promise<void> {
+  const loopback = familyOf(host) === 4 ? host.startsWith('127.') : host === '::1'
   if (!loopback) {
     throw new XosanError('UNSUPPORTED', {
       what: `NBD on ${host}`,
@@ -62,6 +58,22 @@ export async function listenOnTcp(server: Server, host: string, port: number): P
     })
   }
   await listen(server, { host, port })
+}
+
+/**
+ * Lets a server listen on a TCP port of any address: for one that lets in only whom TLS has authenticated.
+ * @param port 0 for any free one
+ * @throws XosanError INVALID_ARGUMENT for what is no address
+ */
+export async function listenOnAddress(server: Server, host: string, port: number): Promise<void> {
+  familyOf(host)
+  await listen(server, { host, port })
+}
+
+function familyOf(host: string): number {
+  const family = isIP(host)
+  if (family !== 0) return family
+  throw new XosanError('INVALID_ARGUMENT', { what: `the address ${host}`, reason: 'a number is needed' })
 }
 
 function listen(server: Server, where: { path: string } | { host: string; port: number }): Promise<void> {

@@ -1,11 +1,16 @@
 import { createServer, type Server, type Socket } from 'node:net'
+import { reasonOf } from '../../core/errors.ts'
 import { type Clock } from '../../core/ports/clock.ts'
+import { type Attempt } from '../../trust/handshake-gate.ts'
+import { type TrustedTransport } from '../../trust/trusted-transport.ts'
+import { HandshakeStream } from '../nbd-socket/handshake-stream.ts'
 import { type CloseReason, type ServerEvent } from './close-reason.ts'
 import { Connection, type ServerContext } from './connection.ts'
-import { type ExportResolver } from './export.ts'
+import { type ConnectionInfo, type ExportResolver } from './export.ts'
 import { InFlightBudget } from './in-flight-budget.ts'
 import { DEFAULT_LIMITS, type NbdLimits } from './limits.ts'
-import { listenOnTcp, listenOnUnixSocket } from './listening.ts'
+import { listenOnAddress, listenOnLoopback, listenOnUnixSocket } from './listening.ts'
+import { type Greeted, startTls } from './start-tls.ts'
 
 export interface NbdServerOptions {
   /** Knows the exports of every listener and socket that brings no resolver of its own. */
@@ -70,7 +75,17 @@ export class NbdServer {
    * @param listener where it came from, for the log and the resolver
    */
   serve(socket: Socket, exports: ExportResolver = this.#exports, listener = ''): void {
-    const info = { id: ++this.#connectionCount, listener }
+    this.#serve(socket, exports, { listener })
+  }
+
+  /** @param greeted what was said before TLS */
+  #serve(
+    socket: Socket,
+    exports: ExportResolver,
+    origin: Omit<ConnectionInfo, 'id'>,
+    greeted: Greeted | null = null
+  ): void {
+    const info = { id: ++this.#connectionCount, ...origin }
     if (this.#closing || this.#busy.size >= this.#context.limits.connectionsMax) {
       socket.on('error', () => undefined)
       socket.destroy()
@@ -80,8 +95,8 @@ export class NbdServer {
       this.#context.log({ kind: 'closed', connection: info, reason })
       return
     }
-    const connection = new Connection(socket, info, exports, this.#context)
-    const busy: Busy = { connection, listener, done: connection.serve() }
+    const connection = new Connection(socket, info, exports, this.#context, greeted)
+    const busy: Busy = { connection, listener: info.listener, done: connection.serve() }
     this.#busy.add(busy)
     void busy.done.then(() => this.#busy.delete(busy))
   }
@@ -104,9 +119,31 @@ export class NbdServer {
   async listenTcp(host: string, port: number, exports: ExportResolver = this.#exports): Promise<NbdListener> {
     const name = (): string => addressOf(server, host).address
     const server = this.#newServer(exports, name)
-    await listenOnTcp(server, host, port)
+    await listenOnLoopback(server, host, port)
     const bound = addressOf(server, host)
     return this.#register(server, bound.address, bound.port)
+  }
+
+  /**
+   * Listens on a TCP port for members of the SR and nobody else: in clear there is STARTTLS and nothing more.
+   * @param port 0 for any free one
+   * @throws XosanError INVALID_ARGUMENT for what is no address
+   */
+  async listenTls(
+    host: string,
+    port: number,
+    transport: TrustedTransport,
+    exports: ExportResolver = this.#exports
+  ): Promise<NbdListener> {
+    const gate = transport.gate(`nbd ${host}:${port}`)
+    const server = createServer({ allowHalfOpen: true }, socket => {
+      void this.#admit(transport, gate.enter(socket), exports, addressOf(server, host).address)
+    })
+    await listenOnAddress(server, host, port)
+    const bound = addressOf(server, host)
+    return this.#register(server, bound.address, bound.port, async () => {
+      gate.close()
+    })
   }
 
   /** Takes no more connections, ends all that there are after their requests under way, and resolves when all are gone. */
@@ -116,11 +153,34 @@ export class NbdServer {
     await this.#endConnections(() => true)
   }
 
+  /** Takes a connection from its first byte to its authentication. Never rejects. */
+  async #admit(
+    transport: TrustedTransport,
+    attempt: Attempt,
+    exports: ExportResolver,
+    listener: string
+  ): Promise<void> {
+    const { socket } = attempt
+    const stream = new HandshakeStream(socket)
+    try {
+      const greeted = await startTls(stream)
+      stream.release()
+      if (greeted === null) {
+        attempt.refuse('left', 'it left before TLS')
+        return
+      }
+      const admitted = await transport.admit(attempt)
+      if (admitted !== null) this.#serve(admitted.socket, exports, { listener, peer: admitted.host }, greeted)
+    } catch (error) {
+      attempt.refuse('no-tls', reasonOf(error))
+    }
+  }
+
   #newServer(exports: ExportResolver, listener: () => string): Server {
     return createServer({ allowHalfOpen: true }, socket => this.serve(socket, exports, listener()))
   }
 
-  #register(server: Server, address: string, port: number, remove?: () => Promise<void>): NbdListener {
+  #register(server: Server, address: string, port: number, closing?: () => Promise<void>): NbdListener {
     // Without a listener for it, running out of file descriptors would end the process.
     server.on('error', error => this.#context.log({ kind: 'accept-failed', listener: address, error }))
     const listener: NbdListener = {
@@ -128,7 +188,7 @@ export class NbdServer {
       port,
       close: async () => {
         this.#listeners.delete(listener)
-        await remove?.()
+        await closing?.()
         const closed = new Promise<void>(resolve => server.close(() => resolve()))
         await this.#endConnections(busy => busy.listener === address)
         await closed

@@ -54,6 +54,11 @@ export class HandshakeStream {
     })
   }
 
+  /** Bytes that have arrived and were not asked for yet. */
+  get buffered(): number {
+    return this.#queue.length + this.#socket.readableLength
+  }
+
   /**
    * Ends the handshake: nobody reads the socket until somebody else listens and resumes it.
    * @returns what had arrived already

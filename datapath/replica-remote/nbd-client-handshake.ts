@@ -44,8 +44,32 @@ export interface ServerAgreement {
 }
 
 /**
- * The client's side of fixed newstyle negotiation: structured replies and base:allocation if the server has them, then
- * GO.
+ * Takes the server's greeting.
+ * @param peer name of the server, for errors
+ * @throws XosanError PEER_UNREACHABLE when it left; PROTOCOL_VIOLATION for another greeting
+ */
+export async function greetServer(stream: HandshakeStream, peer: string): Promise<void> {
+  const offered = decodeGreeting(await new Conversation(stream, peer).read(GREETING_BYTES))
+  if ((offered & HandshakeFlag.fixedNewstyle) === 0) throw violation('the server lacks fixed newstyle')
+  await stream.write(encodeClientFlags(offered & (HandshakeFlag.fixedNewstyle | HandshakeFlag.noZeroes)))
+}
+
+/**
+ * Asks for TLS, after the greeting. What the server said until its answer was said in clear and is forgotten.
+ * @throws XosanError PEER_NOT_TRUSTED when the server goes no further or says more than its answer: it is not asked
+ *   anything in clear; PEER_UNREACHABLE, PROTOCOL_VIOLATION
+ */
+export async function askForTls(stream: HandshakeStream, peer: string): Promise<void> {
+  const { granted, reason } = await new Conversation(stream, peer).ask(Option.startTls, Buffer.alloc(0))
+  if (!granted) throw new XosanError('PEER_NOT_TRUSTED', { host: peer, reason: `no TLS: ${reason}` })
+  if (stream.buffered > 0) {
+    throw new XosanError('PEER_NOT_TRUSTED', { host: peer, reason: 'it spoke on in clear after STARTTLS' })
+  }
+}
+
+/**
+ * The client's side of fixed newstyle negotiation after the greeting: structured replies and base:allocation if the
+ * server has them, then GO.
  *
  * @param peer name of the server, for errors
  * @throws XosanError EXPORT_REFUSED when the server says no; UNSUPPORTED when it cannot serve single bytes;
@@ -57,10 +81,6 @@ export async function clientHandshake(
   peer: string
 ): Promise<ServerAgreement> {
   const conversation = new Conversation(stream, peer)
-  const offered = decodeGreeting(await conversation.read(GREETING_BYTES))
-  if ((offered & HandshakeFlag.fixedNewstyle) === 0) throw violation('the server lacks fixed newstyle')
-  await stream.write(encodeClientFlags(offered & (HandshakeFlag.fixedNewstyle | HandshakeFlag.noZeroes)))
-
   const structured = (await conversation.ask(Option.structuredReply, Buffer.alloc(0))).granted
   let allocationId: number | null = null
   if (structured) {

@@ -1,4 +1,4 @@
-import { connect as connectSocket } from 'node:net'
+import { connect as connectSocket, type Socket } from 'node:net'
 import { reasonOf, XosanError } from '../../core/errors.ts'
 import { Command, CommandFlag, TransmissionFlag } from '../../core/nbd-wire/constants.ts'
 import { type Clock } from '../../core/ports/clock.ts'
@@ -11,12 +11,15 @@ import {
   type WriteRequest,
   type ZeroRequest,
 } from '../block-device.ts'
+import { type PeerDialer } from '../../trust/trusted-transport.ts'
 import { HandshakeStream } from '../nbd-socket/handshake-stream.ts'
-import { clientHandshake, type ServerAgreement } from './nbd-client-handshake.ts'
+import { askForTls, clientHandshake, greetServer, type ServerAgreement } from './nbd-client-handshake.ts'
 import { NbdPipeline } from './nbd-client-pipeline.ts'
 
 export interface NbdClientOptions {
   readonly address: { readonly path: string } | { readonly host: string; readonly port: number }
+  /** Speaks TLS with the host that is called, after STARTTLS; without it NBD is in clear, for this machine. */
+  readonly dialer?: PeerDialer
   readonly exportName: string
   /** Name of the server in errors, for instance the host's. */
   readonly peer: string
@@ -64,22 +67,37 @@ export class NbdClient implements BlockDevice {
   /**
    * Connects and opens the export.
    * @param deadlineMs for both together
-   * @throws XosanError PEER_UNREACHABLE when there is no connection in time; EXPORT_REFUSED when the server says no
+   * @throws XosanError PEER_UNREACHABLE when there is no connection in time; PEER_NOT_TRUSTED; EXPORT_REFUSED when the server says no
    * (parameter `reply`: type of the option reply); PROTOCOL_VIOLATION; UNSUPPORTED
    */
   static async connect(options: NbdClientOptions, deadlineMs: Millis): Promise<NbdClient> {
-    const { clock, peer, address } = options
-    const socket = connectSocket({ ...address, noDelay: true })
+    const { clock, peer, address, dialer } = options
+    let socket: Socket = connectSocket({ ...address, noDelay: true })
     const unreachable = (reason: string): XosanError =>
       new XosanError('PEER_UNREACHABLE', { host: peer, reason })
     const broken: { error: XosanError | null } = { error: null }
+    const breakWith = (error: Error): void => {
+      broken.error ??= error instanceof XosanError ? error : unreachable(error.message)
+    }
     const timer = clock.after(deadlineMs, () => {
       broken.error ??= unreachable(`no session within ${deadlineMs} ms`)
       socket.destroy()
     })
-    socket.on('error', error => (broken.error ??= unreachable(error.message)))
+    socket.on('error', breakWith)
     try {
-      const stream = new HandshakeStream(socket)
+      let stream = new HandshakeStream(socket)
+      await greetServer(stream, peer)
+      if (dialer !== undefined) {
+        await askForTls(stream, peer)
+        stream.release()
+        socket = dialer.upgrade(socket)
+        socket.on('error', breakWith)
+        await new Promise<void>((resolve, reject) => {
+          socket.once('secureConnect', resolve)
+          socket.once('close', () => reject(unreachable('it left during the TLS handshake')))
+        })
+        stream = new HandshakeStream(socket)
+      }
       const agreement = await clientHandshake(stream, options.exportName, peer)
       const queue = stream.release()
       return new NbdClient(agreement, new NbdPipeline(socket, queue, agreement, options), options)

@@ -1,0 +1,187 @@
+import { constants } from 'node:fs'
+import { mkdir, open, rename, rm, type FileHandle } from 'node:fs/promises'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { hasCode, reasonOf, XosanError } from '../core/errors.ts'
+import { hostId } from '../rpc/identifiers.ts'
+import { type Authority } from './authority.ts'
+import { certificateFacts } from './certificate.ts'
+import { type HostIdentity } from './identity.ts'
+import { type Member } from './members.ts'
+
+/** What a process needs to speak for its host. */
+export interface HostCredentials {
+  readonly identity: HostIdentity
+  readonly certificatePem: string
+  readonly keyPem: string
+  /** Certificates of the authorities that are trusted, one after another: two while one succeeds the other. */
+  readonly authoritiesPem: string
+}
+
+/** Key and certificate are one file: replaced apart, a crash between would leave two that do not fit. */
+const HOST_FILE = 'host.pem'
+const AUTHORITIES_FILE = 'authorities.pem'
+/** On one host only. */
+const AUTHORITY_FILE = 'authority.pem'
+const MEMBERS_FILE = 'members.json'
+/** Some hundred members take a tenth of this. */
+const FILE_BYTES_MAX = 1024 * 1024
+
+const KEY = /-----BEGIN PRIVATE KEY-----[^-]+-----END PRIVATE KEY-----\n/
+const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----\n/
+
+const membersSchema = z.strictObject({
+  version: z.literal(1),
+  members: z.array(
+    z.strictObject({
+      host: hostId,
+      admission: z.string().min(1).max(64),
+      certificates: z.array(z.string().regex(/^[0-9a-f]{64}$/)).max(8),
+    })
+  ),
+})
+
+/**
+ * The directory of a host's keys and certificates for one SR: mode 0700, its files 0600, all of the user that runs
+ * XOSAN. What others could read or change is refused, not repaired: somebody has to decide what that means.
+ *
+ * Files are replaced as a whole: who reads, also after a kill or a power cut, sees the old one or the new one.
+ */
+export class TrustDirectory {
+  readonly path: string
+
+  private constructor(path: string) {
+    this.path = path
+  }
+
+  /** Opens a directory, and makes it when it is missing. @throws XosanError TRUST_FILE_UNSAFE */
+  static async open(path: string): Promise<TrustDirectory> {
+    await mkdir(path, { recursive: true, mode: 0o700 })
+    const handle = await openSafely(path, constants.O_DIRECTORY)
+    try {
+      await check(path, handle)
+    } finally {
+      await handle.close()
+    }
+    return new TrustDirectory(path)
+  }
+
+  /** @returns null for a host that has not joined @throws XosanError TRUST_FILE_UNSAFE also when they do not fit together */
+  async credentials(): Promise<HostCredentials | null> {
+    const [host, authoritiesPem] = [await this.#read(HOST_FILE), await this.#read(AUTHORITIES_FILE)]
+    if (host === null || authoritiesPem === null) return null
+    const { keyPem, certificatePem } = this.#pair(HOST_FILE, host)
+    const identity = certificateFacts(certificatePem)?.identity
+    if (identity == null) throw unsafe(this.#path(HOST_FILE), 'its certificate names no host')
+    return { identity, certificatePem, keyPem, authoritiesPem }
+  }
+
+  /**
+   * Keeps a key with its certificate, and the authorities to trust. The authorities go first: a host that was killed
+   * between trusts one more than it needs, and has credentials that work.
+   */
+  async saveCredentials(credentials: Omit<HostCredentials, 'identity'>): Promise<void> {
+    await this.#replace(AUTHORITIES_FILE, credentials.authoritiesPem)
+    await this.#replace(HOST_FILE, credentials.keyPem + credentials.certificatePem)
+  }
+
+  /** @returns null on every host but the one that holds it @throws XosanError TRUST_FILE_UNSAFE */
+  async authority(): Promise<Authority | null> {
+    const text = await this.#read(AUTHORITY_FILE)
+    const credentials = await this.credentials()
+    if (text === null || credentials === null) return null
+    const { sr, generation } = credentials.identity
+    return { scope: { sr, generation }, ...this.#pair(AUTHORITY_FILE, text) }
+  }
+
+  async saveAuthority({ keyPem, certificatePem }: Authority): Promise<void> {
+    await this.#replace(AUTHORITY_FILE, keyPem + certificatePem)
+  }
+
+  /** The members as this host knew them last; nobody when it never knew any. @throws XosanError TRUST_FILE_UNSAFE */
+  async members(): Promise<readonly Member[]> {
+    const text = await this.#read(MEMBERS_FILE)
+    if (text === null) return []
+    try {
+      return membersSchema.parse(JSON.parse(text)).members
+    } catch (error) {
+      throw unsafe(this.#path(MEMBERS_FILE), `it cannot be understood: ${reasonOf(error)}`)
+    }
+  }
+
+  async saveMembers(members: readonly Member[]): Promise<void> {
+    await this.#replace(MEMBERS_FILE, `${JSON.stringify({ version: 1, members })}\n`)
+  }
+
+  #pair(name: string, text: string): { readonly keyPem: string; readonly certificatePem: string } {
+    const keyPem = KEY.exec(text)?.[0]
+    const certificatePem = CERTIFICATE.exec(text)?.[0]
+    if (keyPem === undefined || certificatePem === undefined) {
+      throw unsafe(this.#path(name), 'it does not hold one key and its certificate')
+    }
+    return { keyPem, certificatePem }
+  }
+
+  #path(name: string): string {
+    return join(this.path, name)
+  }
+
+  async #read(name: string): Promise<string | null> {
+    const path = this.#path(name)
+    let handle: FileHandle
+    try {
+      handle = await openSafely(path, 0)
+    } catch (error) {
+      if (hasCode(error, 'TRUST_FILE_UNSAFE')) throw error
+      return null
+    }
+    try {
+      await check(path, handle)
+      return await handle.readFile('utf8')
+    } finally {
+      await handle.close()
+    }
+  }
+
+  async #replace(name: string, text: string): Promise<void> {
+    const path = this.#path(name)
+    const unfinished = `${path}.new`
+    // One that a crash left may be anybody's idea of a file; ours is a new one.
+    await rm(unfinished, { force: true })
+    const handle = await open(unfinished, 'wx', 0o600)
+    try {
+      await handle.writeFile(text)
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
+    await rename(unfinished, path)
+    const directory = await open(this.path, 'r')
+    try {
+      await directory.sync()
+    } finally {
+      await directory.close()
+    }
+  }
+}
+
+/** @returns a descriptor of the thing itself @throws XosanError TRUST_FILE_UNSAFE for a link; ENOENT as it is */
+async function openSafely(path: string, flags: number): Promise<FileHandle> {
+  try {
+    return await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | flags)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw error
+    throw unsafe(path, reasonOf(error))
+  }
+}
+
+/** Checks what was opened, not what is now at its path. */
+async function check(path: string, handle: FileHandle): Promise<void> {
+  const { uid, mode, size } = await handle.stat()
+  if (uid !== process.geteuid?.()) throw unsafe(path, `it belongs to user ${uid}`)
+  if ((mode & 0o077) !== 0) throw unsafe(path, `others may use it: its mode is ${(mode & 0o777).toString(8)}`)
+  if (size > FILE_BYTES_MAX) throw unsafe(path, `it has ${size} bytes`)
+}
+
+const unsafe = (path: string, reason: string): XosanError =>
+  new XosanError('TRUST_FILE_UNSAFE', { path, reason })
