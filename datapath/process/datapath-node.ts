@@ -20,6 +20,7 @@ import { GuestDevice } from './guest-device.ts'
 import { localPeer } from './local-peer.ts'
 import { PeerProcess, type PeerTransport } from './peer-process.ts'
 import { ReplicaHost, type ReplicaHostOptions } from './replica-host.ts'
+import { Volume } from './volume.ts'
 import { within } from './within.ts'
 
 /** What must survive the process: which volumes are attached here, and which of them are activated. */
@@ -54,24 +55,6 @@ export interface ServedVolume {
   readonly volume: VolumeKey
   readonly device: GuestDevice | null
   readonly mirror: VolumeMirror | null
-}
-
-class Volume {
-  readonly sr: SrId
-  readonly key: VolumeKey
-  readonly turn = new Mutex()
-  device: GuestDevice | null = null
-  mirror: VolumeMirror | null = null
-  purpose: Purpose = 'guest'
-  /** The opening under way, which goes on when its caller has given up. */
-  opening: Promise<void> | null = null
-  /** Actions that have the turn or wait for it. */
-  actions = 0
-
-  constructor(sr: SrId, key: VolumeKey) {
-    this.sr = sr
-    this.key = key
-  }
 }
 
 /** How long a maintenance opening may find no progress before it is given up, in milliseconds. */
@@ -244,7 +227,7 @@ export class DatapathNode {
    * @param deadlineMs how long it may take from now, in milliseconds
    * @throws ACTIVATED_ON_ANOTHER_HOST, NO_REPLICA_REACHABLE, VOLUME_NOT_FOUND; DEADLINE_EXCEEDED when it is this
    * host's already and only waits for its replicas. After an error the volume is not active here, or will not be as
-   * soon as that can be done
+   * soon as that can be done; unless it was active here before: that is not changed by an error
    */
   async activate(sr: SrId, key: VolumeKey, deadlineMs: Millis): Promise<VolumeMirror> {
     const { clock } = this.#options
@@ -256,6 +239,8 @@ export class DatapathNode {
     if (before?.phase === 'opening' && volume.purpose === 'maintenance') {
       void before.close(deadlineMs).catch(() => undefined)
     }
+    // A guest that an earlier process served is there still, whether or not this call succeeds.
+    const hasGuest = this.#activated.has(key) && before?.ending !== true
     let givenUp = false
     const opened = this.#inTurn(volume, async () => {
       const { mirror } = volume
@@ -264,7 +249,8 @@ export class DatapathNode {
       }
       // The turn may have come long after the caller went.
       if (givenUp) throw new XosanError('DEADLINE_EXCEEDED', { what, deadlineMs })
-      if (volume.mirror === null) await this.#open(volume, 'guest', deadline)
+      const resumed = mirror === null && this.#activated.has(key)
+      if (volume.mirror === null) await this.#open(volume, 'guest', deadline, resumed)
       const serving = volume.mirror!
       // One that was told to end while it was opened never became active.
       if (!serving.ending && !this.#activated.has(key)) {
@@ -283,7 +269,7 @@ export class DatapathNode {
     } catch (error) {
       givenUp = true
       // The caller takes the volume for not active; an opening that succeeds later would contradict it.
-      if (hasCode(error, 'DEADLINE_EXCEEDED')) this.#takeBack(key, deadlineMs)
+      if (hasCode(error, 'DEADLINE_EXCEEDED') && !hasGuest) this.#takeBack(key, deadlineMs)
       throw error
     }
   }
@@ -409,6 +395,8 @@ export class DatapathNode {
       if (purpose === 'guest' && !mirror.ending) volume.device?.serve(mirror)
     } catch (error) {
       volume.mirror = null
+      // The guest of before has no right to go on; one that is activated from now on is another.
+      if (resumed && hasCode(error, 'ACTIVATED_ON_ANOTHER_HOST')) this.#activated.delete(key)
       throw error
     } finally {
       volume.opening = null
