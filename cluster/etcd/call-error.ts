@@ -17,13 +17,27 @@ const NOTHING_DONE: ReadonlySet<string> = new Set([
   'etcdserver: rpc not supported for learner',
   // Too much is waiting to be applied on this member; asked before the proposal.
   'etcdserver: too many requests',
-  // The request as such.
+  // raft on this member has no leader, hands leadership over, or has too much uncommitted.
+  'raft proposal dropped',
+])
+
+const COMPACTED = 'etcdserver: mvcc: required revision has been compacted'
+
+/** Refusals of the request as such, made before any effect; the same request will be refused again. */
+const REFUSED: ReadonlySet<string> = new Set([
   'etcdserver: request is too large',
   'etcdserver: too many operations in txn request',
   'etcdserver: duplicate key given in txn request',
   'etcdserver: key is not provided',
-  // raft on this member has no leader, hands leadership over, or has too much uncommitted.
-  'raft proposal dropped',
+  COMPACTED,
+  // Changes of the membership. Some are refused for now only; whoever asks looks at the members first.
+  'etcdserver: member not found',
+  'etcdserver: Peer URLs already exists',
+  'etcdserver: unhealthy cluster',
+  'etcdserver: re-configuration failed due to not enough started members',
+  'etcdserver: too many learner members in cluster',
+  'etcdserver: can only promote a learner member',
+  'etcdserver: can only promote a learner member which is in sync with leader',
 ])
 
 /** A call to one member failed. */
@@ -32,15 +46,18 @@ export class EtcdCallError extends Error {
   readonly details: string
   /** True when the request certainly has no effect, now and later. */
   readonly nothingDone: boolean
+  /** True when, moreover, it would be refused again. */
+  readonly refused: boolean
 
   constructor(member: string, details: string, options?: ErrorOptions) {
     super(`${member}: ${details}`, options)
     this.name = 'EtcdCallError'
     this.details = details
-    this.nothingDone = NOTHING_DONE.has(details)
+    this.refused = REFUSED.has(details)
+    this.nothingDone = this.refused || NOTHING_DONE.has(details)
   }
 }
 
-/** The revision that a list goes on with was compacted meanwhile. */
+/** The history that a page of a list, or a compaction, is about is gone already. */
 export const isCompacted = (error: unknown): boolean =>
-  error instanceof EtcdCallError && error.details === 'etcdserver: mvcc: required revision has been compacted'
+  error instanceof EtcdCallError && error.details === COMPACTED

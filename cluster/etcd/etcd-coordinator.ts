@@ -2,7 +2,7 @@
  * The coordinator port on etcd: one range per read, one transaction per transact, one watch stream per watch.
  * docs/internals/coordinator.md tells what each end of a call means.
  */
-import { XosanError, reasonOf } from '../../core/errors.ts'
+import { XosanError } from '../../core/errors.ts'
 import { type Clock } from '../../core/ports/clock.ts'
 import {
   type Change,
@@ -15,7 +15,6 @@ import {
 } from '../../core/ports/coordinator.ts'
 import { type Random } from '../../core/ports/random.ts'
 import { type Millis, millis } from '../../core/units.ts'
-import { type z } from 'zod'
 import {
   TRANSACTION_KEYS_MAX,
   checkKey,
@@ -23,11 +22,12 @@ import {
   checkTransaction,
   endOfPrefix,
 } from '../coordinator-limits.ts'
-import { EtcdCallError, isCompacted } from './call-error.ts'
+import { isCompacted } from './call-error.ts'
+import { Calls } from './calls.ts'
 import { EtcdWatch } from './etcd-watch.ts'
-import { type EtcdTarget, Members, unavailable } from './members.ts'
-import { type Method, RANGE, TXN } from './protocol.ts'
-import { type KeyValue, type Reply, rangeReply, txnReply } from './replies.ts'
+import { type EtcdTarget, Members } from './members.ts'
+import { RANGE, TXN } from './protocol.ts'
+import { type KeyValue, rangeReply, txnReply } from './replies.ts'
 
 export interface EtcdOptions {
   readonly target: EtcdTarget
@@ -50,20 +50,10 @@ export interface EtcdCoordinator extends Coordinator {
 }
 
 const CALL_TIME_MS = millis(5_000)
-/**
- * One attempt, of the call time: a member that is lost together with the request is noticed while there is time to ask
- * another one, or to make an unknown outcome certain. Half as much would do so whenever a disk is slow.
- */
-const ATTEMPT_SHARE = 0.4
-/** No attempt begins when less than this share of the call time is left: it would likely end in doubt. */
-const RESERVE_SHARE = 0.2
 /** Three of these without an answer, and the watch moves on. */
 const WATCH_PING_MS = millis(1_000)
 /** As many entries as an answer to a transaction may carry, so that both have one limit of bytes. */
 const PAGE_ENTRIES = TRANSACTION_KEYS_MAX
-/** Between attempts that certainly did nothing. */
-const RETRY_PAUSE_MS = 20
-
 /**
  * Makes a client. It connects when it is first used, so that a host can start while no member is there.
  * @throws INVALID_ARGUMENT when the members, the certificates or the namespace cannot be used
@@ -76,7 +66,7 @@ class EtcdClient implements EtcdCoordinator {
   readonly #members: Members
   readonly #namespace: string
   readonly #clock: Clock
-  readonly #callTimeMs: Millis
+  readonly #calls: Calls
   readonly #watchPingMs: Millis
   readonly #watches = new Set<EtcdWatch>()
 
@@ -85,26 +75,26 @@ class EtcdClient implements EtcdCoordinator {
     this.#members = new Members(options.target, options.clock, options.random)
     this.#namespace = options.namespace
     this.#clock = options.clock
-    this.#callTimeMs = options.callTimeMs ?? CALL_TIME_MS
+    this.#calls = new Calls(this.#members, options.clock, options.callTimeMs ?? CALL_TIME_MS)
     this.#watchPingMs = options.watchPingMs ?? WATCH_PING_MS
   }
 
   async read(key: string): ReturnType<Coordinator['read']> {
     checkKey(key)
-    const { kvs, header } = await this.#call(RANGE, rangeReply, { key: this.#bytes(key) }, this.#deadline())
+    const { kvs, header } = await this.#calls.call(RANGE, rangeReply, { key: this.#bytes(key) }, 'reads')
     const entry = kvs[0] === undefined ? null : this.#entry(kvs[0])
     return { entry, revision: header.revision }
   }
 
   async list(prefix: string): ReturnType<Coordinator['list']> {
     checkPrefix(prefix)
-    const deadline = this.#deadline()
+    const deadline = this.#calls.deadline()
     for (;;) {
       try {
         return await this.#listOnce(prefix, deadline)
       } catch (error) {
         // History went away between two pages; the list is read anew, at a newer revision.
-        if (!isCompacted((error as Error).cause)) throw error
+        if (!(error instanceof Error && isCompacted(error.cause))) throw error
       }
     }
   }
@@ -131,7 +121,7 @@ class EtcdClient implements EtcdCoordinator {
     if (changes.length === 0) {
       request.success.push({ request_range: { key: this.#bytes('any'), count_only: true } } as never)
     }
-    const reply = await this.#call(TXN, txnReply, request, this.#deadline(), changes.length > 0)
+    const reply = await this.#calls.call(TXN, txnReply, request, changes.length > 0 ? 'changes' : 'reads')
     return {
       committed: reply.succeeded,
       revision: reply.header.revision,
@@ -176,7 +166,7 @@ class EtcdClient implements EtcdCoordinator {
     let revision = 0
     for (;;) {
       const request = { key: from, range_end: end, limit: PAGE_ENTRIES, revision }
-      const { kvs, more, header } = await this.#call(RANGE, rangeReply, request, deadline)
+      const { kvs, more, header } = await this.#calls.call(RANGE, rangeReply, request, 'reads', deadline)
       entries.push(...kvs.map(kv => this.#entry(kv)))
       // All further pages are of the first one's moment.
       if (revision === 0) revision = header.revision
@@ -184,42 +174,6 @@ class EtcdClient implements EtcdCoordinator {
       if (!more || last === undefined) return { entries, revision }
       from = Buffer.concat([last.key, Buffer.of(0)])
     }
-  }
-
-  /**
-   * Asks one member after the other, as long as that is safe.
-   * @param changes true when the request must not be made twice
-   * @throws COORDINATOR_UNAVAILABLE (its cause is the last failure), COORDINATOR_OUTCOME_UNKNOWN
-   */
-  async #call<Schema extends z.ZodType<Reply>>(
-    method: Method,
-    schema: Schema,
-    request: object,
-    deadline: Millis,
-    changes = false
-  ): Promise<z.output<Schema>> {
-    const latest = millis(deadline - RESERVE_SHARE * this.#callTimeMs)
-    for (;;) {
-      const link = await this.#members.choose(latest)
-      const timeMs = Math.min(deadline - this.#clock.now(), ATTEMPT_SHARE * this.#callTimeMs)
-      try {
-        const reply = await link.call(method, schema, request, timeMs)
-        this.#members.heard(reply, link.name)
-        return reply
-      } catch (error) {
-        if (changes && !(error instanceof EtcdCallError && error.nothingDone)) {
-          throw new XosanError('COORDINATOR_OUTCOME_UNKNOWN', { reason: reasonOf(error) }, { cause: error })
-        }
-        if (isCompacted(error) || this.#members.closed || this.#clock.now() + RETRY_PAUSE_MS >= latest) {
-          throw unavailable(reasonOf(error), error)
-        }
-        await this.#members.pause(RETRY_PAUSE_MS)
-      }
-    }
-  }
-
-  #deadline(): Millis {
-    return millis(this.#clock.now() + this.#callTimeMs)
   }
 
   #bytes(key: string): Buffer {

@@ -43,9 +43,10 @@ const ANSWER_BYTES_MAX = 160 * 1024 * 1024
 const RECONNECT_MS_MIN = 100
 const RECONNECT_MS_MAX = 1_000
 
-const requireLeader = (): Metadata => {
+/** Asks a member to refuse when it knows no leader, and to end a watch when it loses it. */
+function metadataOf(requireLeader: boolean): Metadata {
   const metadata = new Metadata()
-  metadata.set('hasleader', 'true')
+  if (requireLeader) metadata.set('hasleader', 'true')
   return metadata
 }
 
@@ -84,16 +85,19 @@ export class MemberLink {
   readonly name: string
   readonly #credentials: ChannelCredentials
   readonly #clock: Clock
+  readonly #requireLeader: boolean
   readonly #open = new Set<{ cancel(): void }>()
   #client: Client
   #answeredAt: Millis | null = null
   #failedAt: Millis | null = null
 
-  constructor(member: EtcdMember, credentials: ChannelCredentials, clock: Clock) {
+  /** @param requireLeader false: the member shall answer also while it knows no leader */
+  constructor(member: EtcdMember, credentials: ChannelCredentials, clock: Clock, requireLeader = true) {
     this.member = member
     this.name = nameOf(member)
     this.#credentials = credentials
     this.#clock = clock
+    this.#requireLeader = requireLeader
     this.#client = this.#dial()
   }
 
@@ -133,7 +137,7 @@ export class MemberLink {
         method.requestSerialize,
         method.responseDeserialize,
         request,
-        requireLeader(),
+        metadataOf(this.#requireLeader),
         (error: ServiceError | null, answer) => {
           timer.cancel()
           this.#open.delete(call)
@@ -165,7 +169,7 @@ export class MemberLink {
       WATCH.path,
       WATCH.requestSerialize,
       WATCH.responseDeserialize,
-      requireLeader()
+      metadataOf(this.#requireLeader)
     )
     this.#open.add(stream)
     stream.on('status', () => this.#open.delete(stream))

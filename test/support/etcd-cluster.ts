@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
+import { existsSync, readFileSync, readdirSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -118,9 +119,19 @@ export class EtcdCluster {
     await this.#call(0, COMPACT, { revision, physical: true })
   }
 
-  /** Sends a member a signal: SIGSTOP for one that stands still, SIGCONT to let it go on. */
-  signal(index: number, signal: 'SIGSTOP' | 'SIGCONT'): void {
-    this.#members[index]!.child?.kill(signal)
+  /** Lets a member stand still, and waits until it does. */
+  async pause(index: number): Promise<void> {
+    this.#members[index]!.child!.kill('SIGSTOP')
+    // The kernel stops one thread after the other; a stopped process shows the state T (proc_pid_stat(5)).
+    for (const task of readdirSync(`/proc/${this.pid(index)}/task`)) {
+      const file = `/proc/${this.pid(index)}/task/${task}/stat`
+      while (existsSync(file) && !/\) T /.test(readFileSync(file, 'latin1'))) await delay(1)
+    }
+  }
+
+  /** Lets a member that stands still go on. */
+  resume(index: number): void {
+    this.#members[index]!.child?.kill('SIGCONT')
   }
 
   /** Ends a member as a power cut would, and waits until it is gone. */
@@ -137,6 +148,15 @@ export class EtcdCluster {
   /** Starts a member that was killed, with its data. */
   restart(index: number): void {
     if (this.#members[index]!.child === null) this.#spawn(index)
+  }
+
+  /** Brings back whatever a test has stopped. */
+  async heal(): Promise<void> {
+    for (const i of this.#members.keys()) {
+      this.resume(i)
+      this.restart(i)
+    }
+    await this.untilLed()
   }
 
   /** Process id of a member, for measurements. */
@@ -197,20 +217,24 @@ export class EtcdCluster {
   }
 }
 
-/** Ports that nobody listens on now. All are held at the same time, so that they differ. */
+/** Below the range that the kernel gives to outgoing connections, which come and go all the time. */
+const PORT_MIN = 12_000
+const PORT_MAX = 32_000
+
+/** Different ports that nobody listens on now. */
 export async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from(
-      { length: count },
-      async () =>
-        new Promise<ReturnType<typeof createServer>>((resolve, reject) => {
-          const server = createServer()
-          server.once('error', reject)
-          server.listen(0, '127.0.0.1', () => resolve(server))
-        })
-    )
-  )
-  const ports = servers.map(server => (server.address() as { port: number }).port)
-  await Promise.all(servers.map(async server => new Promise(resolve => server.close(resolve))))
-  return ports
+  const ports = new Set<number>()
+  while (ports.size < count) {
+    const port = PORT_MIN + Math.floor(Math.random() * (PORT_MAX - PORT_MIN))
+    if (await isFree(port)) ports.add(port)
+  }
+  return [...ports]
+}
+
+async function isFree(port: number): Promise<boolean> {
+  return new Promise(resolve => {
+    const server = createServer()
+    server.once('error', () => resolve(false))
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
+  })
 }

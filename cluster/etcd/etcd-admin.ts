@@ -1,0 +1,154 @@
+/**
+ * What whoever looks after the members needs from etcd: who they are, how they fare, adding and removing one, and
+ * forgetting old history.
+ */
+import { type Clock } from '../../core/ports/clock.ts'
+import { type Random } from '../../core/ports/random.ts'
+import { type Millis, millis } from '../../core/units.ts'
+import { isCompacted } from './call-error.ts'
+import { Calls } from './calls.ts'
+import { type EtcdMember, MemberLink, channelCredentials } from './member-link.ts'
+import { type EtcdTarget, Members } from './members.ts'
+import {
+  COMPACT,
+  MEMBER_ADD,
+  MEMBER_LIST,
+  MEMBER_PROMOTE,
+  MEMBER_REMOVE,
+  RANGE,
+  STATUS,
+  TXN,
+} from './protocol.ts'
+import {
+  type StatusReply,
+  compactReply,
+  memberAddReply,
+  membersReply,
+  rangeReply,
+  statusReply,
+  txnReply,
+} from './replies.ts'
+
+export interface EtcdAdminOptions {
+  readonly target: EtcdTarget
+  readonly clock: Clock
+  readonly random: Random
+  /** After this long a call ends by itself. */
+  readonly callTimeMs?: Millis
+}
+
+/** A member as the cluster has recorded it. */
+export interface EtcdMemberRecord {
+  /** A 64-bit number, as text. */
+  readonly id: string
+  /** Empty until it has started for the first time. */
+  readonly name: string
+  readonly peerUrls: readonly string[]
+  /** Empty until it has started for the first time. */
+  readonly clientUrls: readonly string[]
+  /** It receives everything but has no vote. */
+  readonly learner: boolean
+}
+
+/** A change of the membership takes a round of the old members, and of the new ones. */
+const CALL_TIME_MS = millis(10_000)
+/** Outside of every namespace, which end with a slash. */
+const MARK = Buffer.from('history-mark')
+
+/**
+ * Calls that change the members throw COORDINATOR_OUTCOME_UNKNOWN or COORDINATOR_UNAVAILABLE as `Coordinator` does;
+ * after either, look at `members` before trying again.
+ */
+export class EtcdAdmin {
+  readonly #target: EtcdTarget
+  readonly #clock: Clock
+  readonly #members: Members
+  readonly #calls: Calls
+  readonly #callTimeMs: Millis
+
+  /** @throws INVALID_ARGUMENT when the members or the certificates cannot be used */
+  constructor(options: EtcdAdminOptions) {
+    this.#target = options.target
+    this.#clock = options.clock
+    this.#callTimeMs = options.callTimeMs ?? CALL_TIME_MS
+    this.#members = new Members(options.target, options.clock, options.random)
+    this.#calls = new Calls(this.#members, options.clock, this.#callTimeMs)
+  }
+
+  /** All members. etcd 3.4 answers from the member that is asked, later versions from a quorum. */
+  async members(): Promise<readonly EtcdMemberRecord[]> {
+    const { members } = await this.#calls.call(MEMBER_LIST, membersReply, { linearizable: true }, 'reads')
+    return members.map(recordOf)
+  }
+
+  /** Adds a member that has no vote yet, so that a mistake in it cannot cost the quorum. It may be started then. */
+  async addLearner(peerUrls: readonly string[]): Promise<EtcdMemberRecord> {
+    const request = { peerURLs: peerUrls, isLearner: true }
+    const { member } = await this.#calls.call(MEMBER_ADD, memberAddReply, request, 'changes')
+    return recordOf(member)
+  }
+
+  /** Gives a learner its vote. Refused, as unavailable, while it has not caught up. */
+  async promote(id: string): Promise<readonly EtcdMemberRecord[]> {
+    const { members } = await this.#calls.call(MEMBER_PROMOTE, membersReply, { ID: id }, 'changes')
+    return members.map(recordOf)
+  }
+
+  async remove(id: string): Promise<readonly EtcdMemberRecord[]> {
+    const { members } = await this.#calls.call(MEMBER_REMOVE, membersReply, { ID: id }, 'changes')
+    return members.map(recordOf)
+  }
+
+  /** What one member says of itself, also while there is no quorum. @throws EtcdCallError when it does not answer */
+  async status(member: EtcdMember): Promise<StatusReply> {
+    const link = new MemberLink(member, channelCredentials(this.#target.tls, [member]), this.#clock, false)
+    try {
+      return await link.call(STATUS, statusReply, {}, this.#callTimeMs)
+    } finally {
+      link.close()
+    }
+  }
+
+  /**
+   * Lets etcd forget old history, keeping at least the last `keepRevisions`. To be called now and then by any host, in
+   * place of etcd's own compaction: versions in use (Debian 12's 3.4.23) lose the removals of exactly the revision at
+   * which they compact, for a watch that has yet to read them (etcd issues 18089, 19179). So history is only ever cut
+   * at a revision that removes nothing: that of a mark, which is put for this purpose.
+   */
+  async trimHistory(keepRevisions: number): Promise<void> {
+    const { kvs, header } = await this.#calls.call(RANGE, rangeReply, { key: MARK }, 'reads')
+    const marked = kvs[0]?.mod_revision ?? 0
+    if (marked > 0 && header.revision - marked < keepRevisions) return
+    if (marked > 0) await this.#compact(marked)
+    const compare = [{ key: MARK, target: 'MOD', result: 'EQUAL', mod_revision: marked }]
+    const success = [{ request_put: { key: MARK, value: Buffer.alloc(0) } }]
+    await this.#calls.call(TXN, txnReply, { compare, success, failure: [] }, 'changes')
+  }
+
+  close(): void {
+    this.#members.close()
+  }
+
+  async #compact(revision: number): Promise<void> {
+    try {
+      await this.#calls.call(COMPACT, compactReply, { revision }, 'changes')
+    } catch (error) {
+      // Another host was faster.
+      if (!(error instanceof Error && isCompacted(error.cause))) throw error
+    }
+  }
+}
+
+const recordOf = (member: {
+  ID: string
+  name: string
+  peerURLs: string[]
+  clientURLs: string[]
+  isLearner: boolean
+}): EtcdMemberRecord => ({
+  id: member.ID,
+  name: member.name,
+  peerUrls: member.peerURLs,
+  clientUrls: member.clientURLs,
+  learner: member.isLearner,
+})
