@@ -36,9 +36,11 @@ export class Administrator {
   async keepRunning(volume: SimulatedVolume): Promise<void> {
     const { random } = volume
     while (!this.#around.calm) {
-      const host = await this.#activateSomewhere(volume)
-      const guest = host === null ? null : this.#startGuest(volume, host)
-      if (host === null || guest === null) continue
+      const active = await this.#activateSomewhere(volume)
+      if (active === null) continue
+      const { host, takenUp } = active
+      const guest = this.#startGuest(volume, host, takenUp)
+      if (guest === null) continue
       await this.#watch(host, random.between(1_000, 12_000))
       // Else the guest is left alone: to somebody impatient it seemed dead, and it may go on.
       if (host.running && random.chance(0.6)) await this.#moveAway(volume, host, guest)
@@ -62,8 +64,8 @@ export class Administrator {
     if (!host.running || this.#around.calm) return
     this.taking++
     try {
-      await this.#activate(volume, host)
-      this.#startGuest(volume, host)
+      const takenUp = await this.#activate(volume, host)
+      this.#startGuest(volume, host, takenUp)
     } catch (error) {
       this.#around.world.log('rival', `activation on ${host.name} failed: ${reasonOf(error)}`)
     } finally {
@@ -108,7 +110,9 @@ export class Administrator {
     })
   }
 
-  async #activateSomewhere(volume: SimulatedVolume): Promise<SimulatedHost | null> {
+  async #activateSomewhere(
+    volume: SimulatedVolume
+  ): Promise<{ host: SimulatedHost; takenUp: boolean } | null> {
     const { random, key } = volume
     const { world, hosts } = this.#around
     const before = volume.host
@@ -122,18 +126,22 @@ export class Administrator {
       if (before !== null && before !== host && before.running && random.chance(0.5)) {
         await this.ask(before, async () => before.node!.deactivate(key, 3_000 as Millis), 4_000)
       }
-      await this.#activate(volume, host)
+      const takenUp = await this.#activate(volume, host)
+      volume.host = host
+      return { host, takenUp }
     } catch (error) {
       world.log('admin', `activation on ${host.name} failed: ${reasonOf(error)}`)
       await world.pause(random.between(50, 800))
       return null
     }
-    volume.host = host
-    return host
   }
 
-  async #activate({ key }: SimulatedVolume, host: SimulatedHost): Promise<void> {
+  /** @returns whether the process had the volume open already, for a guest from before its start */
+  async #activate(volume: SimulatedVolume, host: SimulatedHost): Promise<boolean> {
     const { sr } = this.#around
+    const { key } = volume
+    const known = volume.guests.some(({ process }) => process === host.process)
+    const takenUp = !known && (host.node?.volume(key)?.mirror ?? null) !== null
     await this.ask(
       host,
       async () => {
@@ -144,10 +152,14 @@ export class Administrator {
       10_000
     )
     this.activations++
+    return takenUp
   }
 
-  /** @returns null when the volume is not there any more: a request from before was answered late, and ended it */
-  #startGuest(volume: SimulatedVolume, host: SimulatedHost): Guest | null {
+  /**
+   * @param takenUp whoever flushes first is told of what a guest of before may have lost
+   * @returns null when the volume is not there any more: a request from before was answered late, and ended it
+   */
+  #startGuest(volume: SimulatedVolume, host: SimulatedHost, takenUp: boolean): Guest | null {
     const { key, history, hotSectors, random } = volume
     const { world } = this.#around
     const { device = null, mirror = null } = host.node?.volume(key) ?? {}
@@ -166,7 +178,7 @@ export class Administrator {
       tenure,
       nextValue: () => ++this.#lastValue,
       quietUntil: () => volume.quietUntil,
-      mayLoseWrites: () => volume.splits > 0,
+      mayLoseWrites: () => takenUp || volume.splits > 0,
       problem: text => this.#around.problem(text),
       log: text => world.log(host.name, `guest ${tenure}: ${text}`),
     })
