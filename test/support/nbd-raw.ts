@@ -21,6 +21,9 @@ export interface RawReply {
   readonly cookie: number
 }
 
+/** A unix socket's path, or a TCP address. */
+type ServerAddress = string | { readonly host: string; readonly port: number }
+
 /** A client of bytes, for tests that look at what the server really sends, or send what no client would. */
 export class RawClient {
   readonly socket: Socket
@@ -44,8 +47,9 @@ export class RawClient {
   }
 
   /** Connects and says nothing. */
-  static async connect(path: string): Promise<RawClient> {
-    const socket = connect({ path, allowHalfOpen: true })
+  static async connect(where: ServerAddress): Promise<RawClient> {
+    const address = typeof where === 'string' ? { path: where } : where
+    const socket = connect({ ...address, allowHalfOpen: true })
     await new Promise<void>((resolve, reject) => {
       socket.once('connect', resolve)
       socket.once('error', reject)
@@ -54,8 +58,8 @@ export class RawClient {
   }
 
   /** Connects and gets as far as the options. @param flags what to answer to the greeting */
-  static async greeted(path: string, flags = 3): Promise<RawClient> {
-    const client = await RawClient.connect(path)
+  static async greeted(where: ServerAddress, flags = 3): Promise<RawClient> {
+    const client = await RawClient.connect(where)
     await client.read(18)
     client.send(encodeClientFlags(flags))
     return client
