@@ -211,6 +211,11 @@ export const ERRORS = {
     next: 'The connection is closed. Check that the host is a member, and the clocks of both.',
     retriable: false,
   },
+  ENROLMENT_REFUSED: {
+    sentence: 'The host was not let in: {reason}.',
+    next: 'Nothing is changed. Ask for another ticket; each is good once, for one host, for ten minutes.',
+    retriable: false,
+  },
   TRUST_FILE_UNSAFE: {
     sentence: '{path} cannot be trusted: {reason}.',
     next: 'Nothing starts with it. If others could read a key, remove this host and let it join again.',

@@ -12,7 +12,7 @@ interface RpcClientOptions {
   /** Path of a unix socket, or a TCP address. */
   readonly address: string | { readonly host: string; readonly port: number }
   /** Speaks TLS with the host that is called; without it TCP is in clear, for loopback. */
-  readonly dialer?: PeerDialer
+  readonly dialer?: Pick<PeerDialer, 'connect'>
   readonly clock: Clock
   /** The error for a server that does not answer; by default PEER_UNREACHABLE with the address. */
   readonly unreachable?: (reason: string) => XosanError

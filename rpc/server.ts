@@ -4,7 +4,7 @@ import { isJSONRPCRequest, JSONRPCServer, type JSONRPCRequest, type JSONRPCRespo
 import { type z } from 'zod'
 import { reasonOf, XosanError } from '../core/errors.ts'
 import { type Attempt, type HandshakeGate } from '../trust/handshake-gate.ts'
-import { type TrustedTransport } from '../trust/trusted-transport.ts'
+import { type Doorkeeper } from '../trust/trusted-transport.ts'
 import { LineReader } from './lines.ts'
 import { listenOnAddress, listenOnLoopback, listenOnPrivateSocket } from './listen.ts'
 import { errorResponse, issuesOf, LINE_BYTES_MAX, type Json } from './wire.ts'
@@ -91,8 +91,11 @@ export class RpcServer {
     return listenOnLoopback(this.#newPlainServer(), host, port)
   }
 
-  /** Listens on TCP for members of the SR and nobody else. @returns the port */
-  async listenTls(host: string, port: number, transport: TrustedTransport): Promise<number> {
+  /**
+   * Listens on TCP for those whom a transport lets in and nobody else.
+   * @param port 0 takes any free one @returns the port
+   */
+  async listenTls(host: string, port: number, transport: Doorkeeper): Promise<number> {
     const gate = transport.gate(`rpc ${host}:${port}`)
     this.#gates.push(gate)
     const server = this.#newServer(socket => {
@@ -135,13 +138,13 @@ export class RpcServer {
   }
 
   /** Those that are not authenticated take no member's place: the gate has limits of its own for them. */
-  async #admitted(transport: TrustedTransport, attempt: Attempt): Promise<void> {
+  async #admitted(transport: Doorkeeper, attempt: Attempt): Promise<void> {
     const connection = await transport.admit(attempt)
     if (connection === null) return
     if (this.#closing) connection.socket.destroy()
     else if (this.#connections.size < this.#options.connectionsMax) this.#serve(connection.socket)
     else {
-      const reason = `${connection.host} connected, but ${this.#connections.size} connections are open`
+      const reason = `${this.#connections.size} connections are open`
       this.#options.log({ event: 'connection-closed', reason })
       connection.socket.destroy()
     }

@@ -3,10 +3,10 @@ import { mkdir, open, rename, rm, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { hasCode, reasonOf, XosanError } from '../core/errors.ts'
-import { hostId } from '../rpc/identifiers.ts'
 import { type Authority } from './authority.ts'
 import { certificateFacts } from './certificate.ts'
 import { type HostIdentity } from './identity.ts'
+import { memberSchema } from './member-text.ts'
 import { type Member } from './members.ts'
 
 /** What a process needs to speak for its host. */
@@ -30,16 +30,7 @@ const FILE_BYTES_MAX = 1024 * 1024
 const KEY = /-----BEGIN PRIVATE KEY-----[^-]+-----END PRIVATE KEY-----\n/
 const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----\n/
 
-const membersSchema = z.strictObject({
-  version: z.literal(1),
-  members: z.array(
-    z.strictObject({
-      host: hostId,
-      admission: z.string().min(1).max(64),
-      certificates: z.array(z.string().regex(/^[0-9a-f]{64}$/)).max(8),
-    })
-  ),
-})
+const membersSchema = z.strictObject({ version: z.literal(1), members: z.array(memberSchema) })
 
 /**
  * The directory of a host's keys and certificates for one SR: mode 0700, its files 0600, all of the user that runs

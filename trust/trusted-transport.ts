@@ -3,10 +3,8 @@ import { type Socket } from 'node:net'
 import {
   connect,
   createSecureContext,
-  createServer,
   type PeerCertificate,
   type SecureContext,
-  type Server,
   type TLSSocket,
 } from 'node:tls'
 import { XosanError } from '../core/errors.ts'
@@ -17,6 +15,7 @@ import { type Attempt, DEFAULT_GATE_LIMITS, type GateLimits, HandshakeGate } fro
 import { identityUri } from './identity.ts'
 import { type MemberList } from './members.ts'
 import { type RefusalEvent, RefusalLog } from './refusal-log.ts'
+import { TlsAcceptor } from './tls-acceptor.ts'
 import { type HostCredentials } from './trust-directory.ts'
 import { type PeerVerdict, verifyPeer } from './verify-peer.ts'
 
@@ -31,9 +30,20 @@ interface TrustedTransportOptions {
 }
 
 /** A connection whose other end has shown to be a member. */
-export interface AdmittedConnection {
+interface AdmittedConnection {
   readonly socket: TLSSocket
   readonly host: HostId
+}
+
+/** Decides who comes in at a listener. */
+export interface Doorkeeper {
+  /** A gate for one listener. @param name for the log */
+  gate(name: string): HandshakeGate
+  /**
+   * Does the server's part of a handshake on a connection that is at a gate.
+   * @returns null when it was refused and closed; never rejects
+   */
+  admit(attempt: Attempt): Promise<{ readonly socket: TLSSocket } | null>
 }
 
 /** How one host is called; all that a client of any protocol needs to know of trust. */
@@ -56,7 +66,7 @@ interface Peer {
  *
  * Only TLS 1.3. Sessions are not resumed: a resumed one would not show its certificate again.
  */
-export class TrustedTransport {
+export class TrustedTransport implements Doorkeeper {
   readonly #members: MemberList
   readonly #clock: Clock
   readonly #limits: GateLimits
@@ -64,10 +74,7 @@ export class TrustedTransport {
   readonly #refusals: RefusalLog
   readonly #unsubscribe: () => void
   readonly #peers = new Map<TLSSocket, Peer>()
-  /** Handshakes under way at our listeners, by the connection's ends. */
-  readonly #handshakes = new Map<string, (outcome: TLSSocket | Error) => void>()
-  /** Never listens: it is handed connections that a gate has let through. */
-  readonly #tls: Server
+  readonly #acceptor: TlsAcceptor
   #credentials: HostCredentials
   #context: SecureContext
 
@@ -80,60 +87,33 @@ export class TrustedTransport {
     this.#refusals = new RefusalLog(clock, log)
     this.#unsubscribe = members.onChange(() => this.#endStrangers())
     this.#context = createSecureContext(contextOptions(credentials))
-    this.#tls = createServer({
-      ...contextOptions(credentials),
-      requestCert: true,
-      // Judged in #admit, where it is still known who it was; Node would close the connection without a word.
-      rejectUnauthorized: false,
-      // The gate's is shorter, and the one that counts.
-      handshakeTimeout: 2 * this.#limits.handshakeMs,
-    })
-    this.#tls.on('secureConnection', socket => this.#settle(endsOf(socket), socket))
-    this.#tls.on('tlsClientError', (error, socket) => this.#settle(endsOf(socket), error))
+    this.#acceptor = new TlsAcceptor({ context: contextOptions(credentials), requestCertificate: true })
   }
 
   /** Uses another certificate for new connections; those that exist stay. */
   use(credentials: HostCredentials): void {
     this.#credentials = credentials
     this.#context = createSecureContext(contextOptions(credentials))
-    this.#tls.setSecureContext(contextOptions(credentials))
+    this.#acceptor.use(contextOptions(credentials))
   }
 
-  /** A gate for one listener. @param name for the log */
   gate(name: string): HandshakeGate {
     return new HandshakeGate(name, this.#clock, this.#refusals, this.#limits)
   }
 
-  /**
-   * Does the server's part of a handshake on a connection that is at a gate.
-   * @returns null when it was refused and closed; never rejects
-   */
   async admit(attempt: Attempt): Promise<AdmittedConnection | null> {
-    const { socket } = attempt
-    const ends = endsOf(socket)
-    const outcome = await new Promise<TLSSocket | Error>(resolve => {
-      // An error is noted before the connection goes: then it would only have left.
-      this.#handshakes.set(ends, result => {
-        if (result instanceof Error) attempt.refuse('no-tls', result.message)
-        resolve(result)
-      })
-      socket.once('close', () => resolve(new Error('it left')))
-      if (socket.destroyed) resolve(new Error('it left'))
-      else this.#tls.emit('connection', socket)
-    })
-    this.#handshakes.delete(ends)
-    if (outcome instanceof Error) return null
-    const verdict = this.#judge(outcome)
+    const socket = await this.#acceptor.accept(attempt)
+    if (socket === null) return null
+    const verdict = this.#judge(socket)
     if ('refused' in verdict) {
       attempt.refuse(verdict.refused, verdict.detail)
-      outcome.destroy()
       return null
     }
     // It may have been given up in the same moment.
-    if (socket.destroyed || outcome.destroyed) return null
+    if (socket.destroyed || attempt.socket.destroyed) return null
     attempt.pass()
-    this.#track(outcome, verdict.member)
-    return { socket: outcome, host: verdict.member.host }
+    this.#track(socket, verdict.member)
+    return { socket, host: verdict.member.host }
   }
 
   /** How a host is called. */
@@ -163,12 +143,6 @@ export class TrustedTransport {
     this.#unsubscribe()
     for (const socket of this.#peers.keys()) socket.destroy()
     this.#refusals.close()
-  }
-
-  #settle(ends: string, outcome: TLSSocket | Error): void {
-    const settle = this.#handshakes.get(ends)
-    if (settle !== undefined) settle(outcome)
-    else if (!(outcome instanceof Error)) outcome.destroy()
   }
 
   #judge(socket: TLSSocket): PeerVerdict | { readonly refused: string; readonly detail: string } {
@@ -203,6 +177,7 @@ export class TrustedTransport {
   }
 }
 
+/** What both ends of TLS are made of. */
 const contextOptions = ({ keyPem, certificatePem, authoritiesPem }: HostCredentials) => ({
   key: keyPem,
   cert: certificatePem,
@@ -225,7 +200,3 @@ function refusalByTls(code: string, certificate: Uint8Array): { refused: string;
 
 const notMember = (host: HostId): XosanError =>
   new XosanError('PEER_NOT_TRUSTED', { host, reason: 'it is not on the list of members' })
-
-/** Names a connection for as long as it exists. */
-const endsOf = ({ remoteAddress, remotePort, localAddress, localPort }: Socket): string =>
-  `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`

@@ -21,6 +21,7 @@ import { hasProgram, runProgram, succeed } from '../../support/run-program.ts'
 import { TrustRig, writeToolFiles } from '../../support/trust-rig.ts'
 
 const CONNECT_MS = millis(10_000)
+const NBDKIT = 'nbdkit'
 
 describe('NBD between hosts', () => {
   let trust: TrustRig
@@ -178,11 +179,11 @@ describe('NBD between hosts', () => {
     })
 
     it('our client speaks TLS with nbdkit, if its certificate is on the list', async function () {
-      if (!hasProgram('nbdkit')) this.skip()
+      if (!hasProgram(NBDKIT)) this.skip()
       const certificates = await writeToolFiles(directory, credentials)
       const path = join(directory, 'nbdkit.sock')
       const tls = ['--tls=require', `--tls-certificates=${certificates}`, '--tls-verify-peer']
-      const nbdkit = spawn('nbdkit', ['-f', '--exit-with-parent', '-U', path, ...tls, 'memory', '1M'], {
+      const nbdkit = spawn(NBDKIT, ['-f', '--exit-with-parent', '-U', path, ...tls, 'memory', '1M'], {
         stdio: 'ignore',
       })
       const ended = once(nbdkit, 'close')

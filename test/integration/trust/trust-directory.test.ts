@@ -1,0 +1,81 @@
+import assert from 'node:assert/strict'
+import { chmod, mkdtemp, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { TrustDirectory } from '../../../trust/trust-directory.ts'
+import { TrustRig } from '../../support/trust-rig.ts'
+
+describe('the directory of keys', () => {
+  let parent: string
+  let path: string
+  let rig: TrustRig
+
+  beforeEach(async () => {
+    parent = await mkdtemp(join(tmpdir(), 'xosan-keys-'))
+    path = join(parent, 'trust')
+    rig = await TrustRig.create()
+  })
+
+  afterEach(async () => rm(parent, { recursive: true }))
+
+  const unsafe = { code: 'TRUST_FILE_UNSAFE' }
+
+  it('gives back what was kept, in files that only their owner can read', async () => {
+    const directory = await TrustDirectory.open(path)
+    assert.equal(await directory.credentials(), null)
+    assert.equal(await directory.authority(), null)
+    assert.deepEqual(await directory.members(), [])
+    const credentials = await rig.credentials()
+    const members = [rig.enlist(credentials)]
+    await directory.saveCredentials(credentials)
+    await directory.saveAuthority(rig.authority)
+    await directory.saveMembers(members)
+    const again = await TrustDirectory.open(path)
+    assert.deepEqual(await again.credentials(), credentials)
+    assert.deepEqual(await again.authority(), rig.authority)
+    assert.deepEqual(await again.members(), members)
+    assert.equal((await stat(path)).mode & 0o777, 0o700)
+    for (const name of await readdir(path))
+      assert.equal((await stat(join(path, name))).mode & 0o777, 0o600, name)
+  })
+
+  it('replaces a certificate with its key, also after a replacement that was broken off', async () => {
+    const directory = await TrustDirectory.open(path)
+    const first = await rig.credentials()
+    await directory.saveCredentials(first)
+    await writeFile(join(path, 'host.pem.new'), 'half of a k', { mode: 0o644 })
+    assert.deepEqual(await directory.credentials(), first)
+    const second = await rig.credentials(first.identity)
+    await directory.saveCredentials(second)
+    assert.deepEqual(await directory.credentials(), second)
+    assert.equal((await stat(join(path, 'host.pem'))).mode & 0o777, 0o600)
+  })
+
+  it('refuses a key that others could read, and a directory that they could change', async () => {
+    const directory = await TrustDirectory.open(path)
+    await directory.saveCredentials(await rig.credentials())
+    await chmod(join(path, 'host.pem'), 0o640)
+    await assert.rejects(directory.credentials(), unsafe)
+    await chmod(path, 0o770)
+    await assert.rejects(TrustDirectory.open(path), unsafe)
+  })
+
+  it('refuses a link, and what is no directory', async () => {
+    const directory = await TrustDirectory.open(path)
+    await directory.saveCredentials(await rig.credentials())
+    await rename(join(path, 'host.pem'), join(parent, 'elsewhere.pem'))
+    await symlink(join(parent, 'elsewhere.pem'), join(path, 'host.pem'))
+    await assert.rejects(directory.credentials(), unsafe)
+    await symlink(path, join(parent, 'link'))
+    await assert.rejects(TrustDirectory.open(join(parent, 'link')), unsafe)
+  })
+
+  it('refuses files that do not say what they should, without quoting them', async () => {
+    const directory = await TrustDirectory.open(path)
+    await directory.saveCredentials(await rig.credentials())
+    await writeFile(join(path, 'members.json'), '{"version":1,"members":[{"host":"x"}]}', { mode: 0o600 })
+    await assert.rejects(directory.members(), unsafe)
+    await writeFile(join(path, 'host.pem'), 'SECRET', { mode: 0o600 })
+    await assert.rejects(directory.credentials(), (error: Error) => !error.message.includes('SECRET'))
+  })
+})

@@ -1,0 +1,64 @@
+import { type Socket } from 'node:net'
+import { createServer, type SecureContextOptions, type Server, type TLSSocket } from 'node:tls'
+import { type Attempt } from './handshake-gate.ts'
+
+interface TlsAcceptorOptions {
+  readonly context: SecureContextOptions
+  /** Ask the client for a certificate. Who gets the connection judges it: here nobody is refused for it. */
+  readonly requestCertificate: boolean
+}
+
+/** Does the server's part of TLS handshakes on connections that others have accepted and that wait at a gate. */
+export class TlsAcceptor {
+  /** Never listens: it is handed its connections. */
+  readonly #server: Server
+  /** Handshakes under way, by the connection's ends: Node does not tell which connection its events are about. */
+  readonly #handshakes = new Map<string, (outcome: TLSSocket | Error) => void>()
+
+  constructor({ context, requestCertificate }: TlsAcceptorOptions) {
+    this.#server = createServer({
+      ...context,
+      requestCert: requestCertificate,
+      // Node would close the connection without saying whose it was.
+      rejectUnauthorized: false,
+    })
+    this.#server.on('secureConnection', socket => this.#settle(socket, socket))
+    this.#server.on('tlsClientError', (error, socket) => this.#settle(socket, error))
+  }
+
+  /** Uses other keys for new connections; those that exist stay. */
+  use(context: SecureContextOptions): void {
+    this.#server.setSecureContext(context)
+  }
+
+  /**
+   * Shakes hands. The attempt stays at its gate, whose time limit covers this too.
+   * @returns null when it failed; then the attempt has been refused. Never rejects
+   */
+  async accept(attempt: Attempt): Promise<TLSSocket | null> {
+    const { socket } = attempt
+    const ends = endsOf(socket)
+    const outcome = await new Promise<TLSSocket | Error>(resolve => {
+      this.#handshakes.set(ends, result => {
+        // Noted before the connection goes: else it would just have left.
+        if (result instanceof Error) attempt.refuse('no-tls', result.message)
+        resolve(result)
+      })
+      socket.once('close', () => resolve(new Error('it left')))
+      if (socket.destroyed) resolve(new Error('it left'))
+      else this.#server.emit('connection', socket)
+    })
+    this.#handshakes.delete(ends)
+    return outcome instanceof Error ? null : outcome
+  }
+
+  #settle(socket: TLSSocket, outcome: TLSSocket | Error): void {
+    const settle = this.#handshakes.get(endsOf(socket))
+    if (settle !== undefined) settle(outcome)
+    else socket.destroy()
+  }
+}
+
+/** Names a connection for as long as it exists. */
+const endsOf = ({ remoteAddress, remotePort, localAddress, localPort }: Socket): string =>
+  `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`
