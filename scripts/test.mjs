@@ -24,6 +24,7 @@ const FOREIGN = {
   'nbd-server': 'nbd-server',
   fio: 'fio',
   e2fsprogs: 'mke2fs',
+  iproute2: 'ip',
   'etcd-server': 'etcd',
   openssl: 'openssl',
 }
