@@ -33,6 +33,7 @@ const REFUSED: ReadonlySet<string> = new Set([
   // Changes of the membership. Some are refused for now only; whoever asks looks at the members first.
   'etcdserver: member not found',
   'etcdserver: Peer URLs already exists',
+  'etcdserver: member ID already exist',
   'etcdserver: unhealthy cluster',
   'etcdserver: re-configuration failed due to not enough started members',
   'etcdserver: too many learner members in cluster',

@@ -11,8 +11,10 @@ import { type StatusReply, statusReply } from '../../cluster/etcd/replies.ts'
 import { type EtcdMember } from '../../cluster/etcd/member-link.ts'
 import { hasProgram } from './run-program.ts'
 
+const ETCD = 'etcd'
+
 /** Whether tests with real members can run here. */
-export const hasEtcd = (): boolean => hasProgram('etcd')
+export const hasEtcd = (): boolean => hasProgram(ETCD)
 
 export interface EtcdClusterOptions {
   readonly members: 1 | 3
@@ -27,9 +29,11 @@ const HEARTBEAT_MS = 50
 const ELECTION_MS = 500
 const START_MS = 20_000
 
-interface Running {
+/** A member, running or not. */
+export interface TestMember {
   readonly name: string
   readonly client: EtcdMember
+  readonly peerUrl: string
   readonly flags: readonly string[]
   child: ChildProcess | null
   output: string
@@ -38,9 +42,9 @@ interface Running {
 /** Real etcd members on the loopback, with their data in a temporary directory. */
 export class EtcdCluster {
   readonly #directory: string
-  readonly #members: readonly Running[]
+  readonly #members: TestMember[]
 
-  private constructor(directory: string, members: readonly Running[]) {
+  private constructor(directory: string, members: TestMember[]) {
     this.#directory = directory
     this.#members = members
   }
@@ -49,28 +53,16 @@ export class EtcdCluster {
   static async start(options: EtcdClusterOptions): Promise<EtcdCluster> {
     const directory = await mkdtemp(join(tmpdir(), 'xosan-etcd-'))
     const ports = await freePorts(2 * options.members)
-    const scheme = options.tls === undefined ? 'http' : 'https'
     const names = Array.from({ length: options.members }, (_, i) => `m${i}`)
     const peerUrl = (i: number): string => `http://127.0.0.1:${ports[2 * i + 1]!}`
+    const initial = names.map((one, i) => `${one}=${peerUrl(i)}`)
     const members = names.map((name, i) => {
       const client = { address: '127.0.0.1', port: ports[2 * i]! }
-      const clientUrl = `${scheme}://127.0.0.1:${client.port}`
       const flags = [
-        ...['--name', name, '--data-dir', join(directory, name), '--logger', 'zap', '--log-level', 'warn'],
-        ...['--listen-client-urls', clientUrl, '--advertise-client-urls', clientUrl],
-        ...['--listen-peer-urls', peerUrl(i), '--initial-advertise-peer-urls', peerUrl(i)],
-        ...['--initial-cluster', names.map((one, k) => `${one}=${peerUrl(k)}`).join(',')],
-        ...['--initial-cluster-token', directory],
-        ...['--heartbeat-interval', String(HEARTBEAT_MS), '--election-timeout', String(ELECTION_MS)],
-        // Removes it from the way of elections: a member that comes back does not unseat a leader.
-        '--pre-vote',
-        ...(options.tls === undefined ? [] : ['--client-cert-auth', '--trusted-ca-file', options.tls.ca]),
-        ...(options.tls === undefined
-          ? []
-          : ['--cert-file', options.tls.cert, '--key-file', options.tls.key]),
-        ...(options.flags ?? []),
+        ...flagsOf(directory, name, client, peerUrl(i), options),
+        ...clusterFlags('new', initial),
       ]
-      return { name, client, flags, child: null, output: '' }
+      return { name, client, peerUrl: peerUrl(i), flags, child: null, output: '' }
     })
     const cluster = new EtcdCluster(directory, members)
     try {
@@ -86,6 +78,25 @@ export class EtcdCluster {
   /** Where clients find the members. */
   get members(): readonly EtcdMember[] {
     return this.#members.map(({ client }) => client)
+  }
+
+  /** Chooses where one more member will listen; it has to be added to the cluster before it can `join`. */
+  async prepareJoin(): Promise<TestMember> {
+    const [clientPort, peerPort] = await freePorts(2)
+    const name = `m${this.#members.length}`
+    const client = { address: '127.0.0.1', port: clientPort! }
+    const peerUrl = `http://127.0.0.1:${peerPort!}`
+    const initial = [...this.#members, { name, peerUrl }].map(one => `${one.name}=${one.peerUrl}`)
+    const flags = [
+      ...flagsOf(this.#directory, name, client, peerUrl, { members: 1 }),
+      ...clusterFlags('existing', initial),
+    ]
+    return { name, client, peerUrl, flags, child: null, output: '' }
+  }
+
+  /** Starts a member that was added. */
+  join(member: TestMember): void {
+    this.#spawn(this.#members.push(member) - 1)
   }
 
   /** Waits until every running member knows the same leader. @returns its index */
@@ -177,7 +188,7 @@ export class EtcdCluster {
 
   #spawn(index: number): void {
     const member = this.#members[index]!
-    const child = spawn('etcd', member.flags, { stdio: ['ignore', 'pipe', 'pipe'] })
+    const child = spawn(ETCD, member.flags, { stdio: ['ignore', 'pipe', 'pipe'] })
     const collect = (chunk: Buffer): void => {
       member.output = (member.output + chunk.toString()).slice(-4_000)
     }
@@ -216,6 +227,32 @@ export class EtcdCluster {
     }
   }
 }
+
+function flagsOf(
+  directory: string,
+  name: string,
+  client: EtcdMember,
+  peerUrl: string,
+  { tls, flags = [] }: EtcdClusterOptions
+): string[] {
+  const clientUrl = `${tls === undefined ? 'http' : 'https'}://${client.address}:${client.port}`
+  return [
+    ...['--name', name, '--data-dir', join(directory, name), '--logger', 'zap', '--log-level', 'warn'],
+    ...['--listen-client-urls', clientUrl, '--advertise-client-urls', clientUrl],
+    ...['--listen-peer-urls', peerUrl, '--initial-advertise-peer-urls', peerUrl],
+    ...['--initial-cluster-token', directory],
+    ...['--heartbeat-interval', String(HEARTBEAT_MS), '--election-timeout', String(ELECTION_MS)],
+    // A member that comes back does not unseat a leader.
+    '--pre-vote',
+    ...(tls === undefined ? [] : ['--client-cert-auth', '--trusted-ca-file', tls.ca]),
+    ...(tls === undefined ? [] : ['--cert-file', tls.cert, '--key-file', tls.key]),
+    ...flags,
+  ]
+}
+
+const clusterFlags = (state: 'new' | 'existing', initial: readonly string[]): string[] => [
+  ...['--initial-cluster-state', state, '--initial-cluster', initial.join(',')],
+]
 
 /** Below the range that the kernel gives to outgoing connections, which come and go all the time. */
 const PORT_MIN = 12_000

@@ -32,8 +32,8 @@ describe('the coordinator on etcd, in trouble', function () {
   after(async () => (cluster as EtcdCluster | undefined)?.end())
 
   /** Every outcome must agree with what is there, read from members that have all come back. */
-  async function check(outcomes: ReadonlyMap<string, Outcome>): Promise<void> {
-    const reader = openClient(cluster.members)
+  async function check(outcomes: ReadonlyMap<string, Outcome>, asked = cluster): Promise<void> {
+    const reader = openClient(asked.members)
     const { entries } = await eventually(async () => reader.list(''))
     const present = new Set(entries.map(({ key }) => key))
     await reader.close()
@@ -205,6 +205,26 @@ describe('the coordinator on etcd, in trouble', function () {
     await far.close()
     assert.equal(await change, 'unknown')
     await read
+  })
+
+  it('tells the truth when the space of its members runs out', async () => {
+    const small = await EtcdCluster.start({ members: 1, flags: ['--quota-backend-bytes', '4000000'] })
+    ended.push(async () => small.end())
+    const filling = openClient(small.members)
+    ended.push(async () => filling.close())
+    const value = 'x'.repeat(500_000)
+    // At the same time, so that some are let in while there is room and find none when their turn comes.
+    const outcomes = new Map(
+      await Promise.all(
+        Array.from({ length: 30 }, async (_, i) => {
+          const key = `k/${i}`
+          return [key, await create(filling, key, value)] as const
+        })
+      )
+    )
+    await check(outcomes, small)
+    assert.ok([...outcomes.values()].includes('committed'))
+    assert.ok([...outcomes.values()].includes('unknown'))
   })
 
   it('belongs to one cluster, and takes no answer of another', async () => {
