@@ -202,6 +202,7 @@ export class Guest {
       invokedAt: world.now,
       acknowledgedAt: Infinity,
       durableAt: Infinity,
+      durable,
       tenure,
     }
     history.write(entry)

@@ -31,7 +31,18 @@ export interface WriteEntry {
   /** When it was certain to survive the loss of all power. */
   durableAt: number
   readonly tenure: number
+  /** The guest asked for it to be durable when it is acknowledged. */
+  readonly durable: boolean
+  /**
+   * It was under way when all power went, and need not be durable: if a replica had answered before that, it is
+   * acknowledged on the word of that answer, and may be lost like those acknowledged before.
+   */
+  readonly doubtful?: boolean
 }
+
+/** From when on nobody may see what was there before; Infinity when that is not certain. */
+const certainFrom = ({ doubtful, acknowledgedAt }: WriteEntry): number =>
+  doubtful === true ? Infinity : acknowledgedAt
 
 export interface ReadEntry {
   readonly kind: 'read'
@@ -86,7 +97,7 @@ export class History {
   /** A flush that began at this moment has succeeded: what was acknowledged before it is durable. */
   flushed(invokedAt: number, now: number): void {
     for (const write of this.#writes) {
-      if (write.acknowledgedAt <= invokedAt && write.durableAt === Infinity) write.durableAt = now
+      if (certainFrom(write) <= invokedAt && write.durableAt === Infinity) write.durableAt = now
     }
   }
 
@@ -95,10 +106,11 @@ export class History {
     if (entry.invokedAt >= this.#segmentStart) this.#reads.push(entry)
   }
 
-  /** Whether a write that was acknowledged before this moment may not be durable. */
-  unflushedBefore(moment: number): boolean {
+  /** Whether a loss of all power at this moment may cost a write that was acknowledged, or is about to be. */
+  mayLose(moment: number): boolean {
     return this.#writes.some(
-      ({ acknowledgedAt, durableAt }) => acknowledgedAt < moment && durableAt === Infinity
+      ({ invokedAt, durableAt, durable, doubtful }) =>
+        invokedAt < moment && durableAt === Infinity && !durable && doubtful !== true
     )
   }
 
@@ -114,7 +126,7 @@ export class History {
     // What is under way may happen on either side.
     this.#writes = this.#writes
       .filter(({ acknowledgedAt }) => acknowledgedAt === Infinity)
-      .map(write => ({ ...write }))
+      .map(write => ({ ...write, doubtful: !write.durable }))
     this.#reads = []
     this.#segmentStart = now
     return problems
@@ -183,7 +195,7 @@ export class History {
       // A write that nobody was told of and nobody saw need not have happened.
       clusters.set(write.value, {
         start: write.invokedAt,
-        end: write.acknowledgedAt,
+        end: certainFrom(write),
         written: write.invokedAt,
       })
     }
@@ -215,6 +227,7 @@ export class History {
       invokedAt: at,
       acknowledgedAt: at,
       durableAt: at,
+      durable: true,
       tenure: 0,
     }
     if (this.#survivors === undefined) return { ...entry, value: ZEROS }
@@ -241,9 +254,7 @@ function zerosPossible(read: ReadEntry, writes: readonly WriteEntry[]): boolean 
       zero.invokedAt <= read.returnedAt &&
       !writes.some(
         other =>
-          other.value !== ZEROS &&
-          other.invokedAt > zero.acknowledgedAt &&
-          other.acknowledgedAt < read.invokedAt
+          other.value !== ZEROS && other.invokedAt > certainFrom(zero) && certainFrom(other) < read.invokedAt
       )
   )
 }

@@ -253,7 +253,7 @@ export class Universe {
         this.hosts.find(({ id }) => id === host)!
       )
       const lostBefore = Math.min(...holders.map(({ lastPowerCut }) => lastPowerCut))
-      if (lostBefore < 0 || !volume.history.unflushedBefore(lostBefore)) continue
+      if (lostBefore < 0 || !volume.history.mayLose(lostBefore)) continue
       this.world.log('CHECK', `un-flushed writes of ${volume.key.slice(0, 8)} may be lost`)
       volume.splits++
       for (const problem of volume.history.split(this.world.now)) this.problem(problem)
