@@ -91,6 +91,9 @@ export class Layer {
    */
   static async open(files: LayerFiles, size: number, boot: string, owner: LayerOwner): Promise<Layer> {
     const { layer, path } = files
+    // What a process wrote and did not sync before it died is read from the page cache as if it were durable: an intent
+    // then lets data be written that a power cut keeps without it, and a page of the map is not written again.
+    await files.map.sync()
     const intents = await IntentMap.open(files.map, path, layer, Math.ceil(size / REGION_BYTES))
     const blocks = new BlockMap({ durable: files.map, live: files.live, path, layer, boot: uuidBytes(boot) })
     return new Layer(files, intents, blocks, owner)
