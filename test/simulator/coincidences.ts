@@ -10,6 +10,9 @@ import { type SimulatedVolume } from './simulated-volume.ts'
 import { type Universe } from './universe.ts'
 import { type SeededRandom } from './world.ts'
 
+/** Syncs are many: how much rarer a blow follows one of them than it follows another moment. */
+const SYNCS = 0.02
+
 /** What a host, or somebody about it, has just done. */
 export type Moment =
   | 'asked to accept'
@@ -22,6 +25,7 @@ export type Moment =
   | 'asked to finish'
   | 'changed the record'
   | 'did not learn what it did'
+  | 'about to sync'
 
 type Blow =
   'dies' | 'stops' | 'loses power' | 'is cut off' | 'cannot send to one' | 'is slow' | 'is overtaken'
@@ -56,10 +60,28 @@ export class Coincidences {
     // Much more often than any other of the moments: sessions come and go, and records change.
     const rare = moment === 'did not learn what it did' || moment === 'has accepted' ? 8 : 1
     if (this.over) return
+    if (moment === 'about to sync') {
+      if (this.#random.chance(this.#chance * SYNCS)) void this.#dieInSync(host)
+      return
+    }
     const contended = this.#contended.get(host)
     if (moment === 'changed the record' && contended !== undefined) void this.#holdUp(host, contended)
     else if (moment === 'did not learn what it did' && this.#random.chance(0.5)) void this.#useDoubt(host)
     else if (this.#random.chance(this.#chance * rare)) void this.#strikeAfter(moment, host)
+  }
+
+  /** A process dies in a sync, and what it had only written is gone soon after the next one has seen it. */
+  async #dieInSync(host: SimulatedHost): Promise<void> {
+    const { faults, hosts, world } = this.#universe
+    const random = this.#random
+    await world.pause(random.between(0, 1))
+    if (this.over) return
+    world.log('FAULT', `${host.name} dies in a sync`)
+    faults.count('dies in a sync')
+    await faults.kill(host, random.between(20, 600))
+    await world.pause(random.between(20, 1_500))
+    if (random.chance(0.3)) return
+    await faults.cutPower(random.chance(0.7) ? hosts : [host], random.between(200, 3_000))
   }
 
   /**

@@ -123,4 +123,10 @@ export const MUTANTS: readonly Mutant[] = [
     find: 'if (durable) await this.#layer.flush()',
     replace: '',
   },
+  {
+    name: 'what a dead process wrote and did not sync counts as durable',
+    file: 'datapath/replica-local/layer.ts',
+    find: '    await files.map.sync()\n',
+    replace: '',
+  },
 ]

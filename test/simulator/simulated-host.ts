@@ -194,6 +194,7 @@ export class SimulatedHost {
 
   async #diskDelay(call: string): Promise<void> {
     const process = this.#process
+    if (call === 'sync') this.#options.observer?.noticed('about to sync', this)
     const usual =
       call === 'sync' || call === 'syncDirectory'
         ? this.#random.between(0.2, 1.5)
