@@ -47,7 +47,8 @@ export class Coincidences {
   readonly #chance: number
   /** Who reserves a volume at the same time as others, and shall be held up once he has. */
   readonly #contended = new Map<SimulatedHost, SimulatedVolume>()
-  over = false
+  /** Faults have begun and are not over. */
+  active = false
 
   constructor(universe: Universe) {
     this.#universe = universe
@@ -59,7 +60,7 @@ export class Coincidences {
   noticed(moment: Moment, host: SimulatedHost): void {
     // Much more often than any other of the moments: sessions come and go, and records change.
     const rare = moment === 'did not learn what it did' || moment === 'has accepted' ? 8 : 1
-    if (this.over) return
+    if (!this.active) return
     if (moment === 'about to sync') {
       if (this.#random.chance(this.#chance * SYNCS)) void this.#dieInSync(host)
       return
@@ -75,7 +76,7 @@ export class Coincidences {
     const { faults, hosts, world } = this.#universe
     const random = this.#random
     await world.pause(random.between(0, 1))
-    if (this.over) return
+    if (!this.active) return
     world.log('FAULT', `${host.name} dies in a sync`)
     faults.count('dies in a sync')
     await faults.kill(host, random.between(20, 600))
@@ -105,7 +106,7 @@ export class Coincidences {
     void faults.kill(other, awayMs)
     await world.pause(awayMs * random.between(0.5, 1))
     void faults.isolate(host, hosts, true, random.between(6_000, 9_000))
-    for (let attempt = 0; attempt < 4 && !this.over; attempt++) {
+    for (let attempt = 0; attempt < 4 && this.active; attempt++) {
       await world.pause(random.between(200, 1_500))
       await administrator.take(volume, other)
     }
@@ -117,7 +118,7 @@ export class Coincidences {
     // Often two in a row: the one that would have saved the day is struck as well.
     for (let blows = random.chance(0.4) ? 2 : 1; blows > 0; blows--) {
       await world.pause(random.chance(0.7) ? random.between(0, 5) : random.between(5, 800))
-      if (this.over) return
+      if (!this.active) return
       const victim = random.chance(0.5) ? host : random.pick(hosts)
       const blow = random.pick(BLOWS)
       this.#universe.faults.count(`at the moment: ${blow}`)
@@ -179,7 +180,7 @@ export class Coincidences {
     if (how > 0.6) void faults.stop(primary, lastsMs * random.fraction())
     if (random.chance(0.4)) void faults.kill(taker, random.between(5, 150))
     const [again, gapMs] = [1 + random.below(6), random.between(20, 2_000)]
-    for (let attempt = 0; attempt < again && !this.over; attempt++) {
+    for (let attempt = 0; attempt < again && this.active; attempt++) {
       await world.pause(random.between(0, gapMs))
       await administrator.take(volume, taker)
     }
@@ -240,16 +241,16 @@ export class Coincidences {
     if (rests) volume.quietUntil = world.now + random.between(1_000, 5_000)
     const limit = world.now + 8_000
     const isReached = (): boolean => holder.node?.replicas.holderOf(volume.key)?.inSession === true
-    while (!this.over && !isReached() && world.now < limit) await world.pause(1)
+    while (this.active && !isReached() && world.now < limit) await world.pause(1)
     if (!rests) {
       for (const host of hosts) void faults.slowDisk(host, random.between(5, 120), random.between(300, 3_000))
       if (random.chance(0.5)) return
     }
     const isBack = (): boolean =>
       inSyncReplicas(this.#universe.stateOf(volume)).some(({ host }) => host === holder.id)
-    while (!this.over && isBack() && world.now < limit) await world.pause(1)
-    while (!this.over && !isBack() && world.now < limit) await world.pause(1)
-    if (this.over || !isBack()) return
+    while (this.active && isBack() && world.now < limit) await world.pause(1)
+    while (this.active && !isBack() && world.now < limit) await world.pause(1)
+    if (!this.active || !isBack()) return
     world.log('FAULT', `${holder.name} is back: the power goes`)
     await world.pause(random.between(0, 30))
     const hit = random.chance(0.6) ? hosts.filter(({ id }) => holders.includes(id)) : [holder]

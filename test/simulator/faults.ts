@@ -77,6 +77,7 @@ export class FaultSchedule {
   /** Lets faults happen for a time, in milliseconds; everything is healed when this resolves. */
   async run(durationMs: number): Promise<void> {
     const { world, coincidences } = this.#universe
+    coincidences.active = true
     // Universes differ in how rough they are.
     const meanGapMs = this.#random.between(400, 4_000)
     const until = world.now + durationMs
@@ -85,7 +86,7 @@ export class FaultSchedule {
       void this.#strike(this.#draw())
     }
     this.#over = true
-    coincidences.over = true
+    coincidences.active = false
     this.#healAll()
   }
 
