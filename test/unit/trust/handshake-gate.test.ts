@@ -52,19 +52,16 @@ describe('the gate in front of a listener', () => {
   it('closes the oldest of the address that has most, never one of an address that has few', () => {
     fc.assert(
       fc.property(fc.array(fc.integer({ min: 1, max: 5 }), { maxLength: 60 }), flood => {
-        const other = new HandshakeGate('listener', clock, new RefusalLog(clock, () => undefined), limits)
-        const lost = new Set<string>()
-        const first = other.enter(socketFrom('10.0.0.99'))
-        first.socket.once('close', () => lost.add('10.0.0.99'))
-        const before = refusals.length
+        const closed = new Set<string>()
+        const log = new RefusalLog(clock, ({ address }) => closed.add(address))
+        const other = new HandshakeGate('listener', clock, log, limits)
+        other.enter(socketFrom('10.0.0.99'))
         for (const address of flood) {
           other.enter(socketFrom(`10.0.0.${address}`))
           assert.ok(other.pending <= limits.pendingMax)
         }
-        // With five addresses or fewer that flood, some address always has two or more.
-        first.pass()
-        assert.equal(lost.size, 0)
-        assert.equal(refusals.length, before)
+        // There is room for six: of the five others one has always two or more.
+        assert.ok(!closed.has('10.0.0.99'))
         other.close()
         assert.equal(other.pending, 0)
       }),
