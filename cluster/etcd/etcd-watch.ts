@@ -134,7 +134,7 @@ export class EtcdWatch implements Watch {
     })
     ;(timer as Timer | null)?.cancel()
     this.#stream = null
-    link.doubt()
+    if (this.#isOpen()) link.doubt()
   }
 
   /** @returns false when the stream is of no use any more */

@@ -5,7 +5,6 @@ export class TcpProxy {
   readonly #server: Server
   readonly #pairs = new Set<{ readonly client: Socket; readonly server: Socket }>()
   #mode: 'pass' | 'lose-answers' | 'lose-all' = 'pass'
-  #cutOnRequest = false
 
   private constructor(server: Server) {
     this.#server = server
@@ -34,22 +33,20 @@ export class TcpProxy {
     this.#mode = 'lose-all'
   }
 
-  /** What the client says next is passed on, then its connection is cut. */
-  cutAfterNextRequest(): void {
-    this.#mode = 'lose-answers'
-    this.#cutOnRequest = true
+  /** Cuts all connections. */
+  cut(): void {
+    for (const pair of [...this.#pairs]) this.#cut(pair)
   }
 
   /** Passes bytes on again. Connections that have lost some are cut, as TCP would not go on either. */
   heal(): void {
     this.#mode = 'pass'
-    this.#cutOnRequest = false
-    for (const pair of [...this.#pairs]) this.#cut(pair)
+    this.cut()
   }
 
   async end(): Promise<void> {
     const closed = new Promise(resolve => this.#server.close(resolve))
-    for (const pair of [...this.#pairs]) this.#cut(pair)
+    this.cut()
     await closed
   }
 
@@ -58,13 +55,7 @@ export class TcpProxy {
     const pair = { client, server }
     this.#pairs.add(pair)
     client.on('data', (bytes: Buffer) => {
-      if (this.#mode === 'lose-all') return
-      server.write(bytes, () => {
-        if (!this.#cutOnRequest) return
-        client.destroy()
-        // The server has to read what it was sent before it learns that the client is gone.
-        server.end()
-      })
+      if (this.#mode !== 'lose-all') server.write(bytes)
     })
     server.on('data', (bytes: Buffer) => {
       if (this.#mode === 'pass') client.write(bytes)

@@ -33,6 +33,7 @@ for (const members of [1, 3] as const) {
             namespace,
             clock: createNodeClock(),
             random: nodeRandom,
+            callTimeMs: millis(10_000),
             watchPingMs: millis(200),
           })
           clients.push(client)

@@ -150,23 +150,22 @@ describe('the coordinator on etcd, in trouble', function () {
     await assert.rejects(alone.transact([], []), error => hasCode(error, 'COORDINATOR_UNAVAILABLE'))
   })
 
-  for (const [what, lose] of [
-    ['is lost', (proxy: TcpProxy) => proxy.loseAnswers()],
-    ['is cut off', (proxy: TcpProxy) => proxy.cutAfterNextRequest()],
-  ] as const) {
+  for (const what of ['is lost', 'is cut off'] as const) {
     it(`says that it does not know when the answer to a change ${what}, which settling finds out`, async () => {
       const proxy = await TcpProxy.start(cluster.members[0]!.port)
       ended.push(async () => proxy.end())
       const far = openClient([{ address: '127.0.0.1', port: proxy.port }])
       ended.push(async () => far.close())
       await far.read('a')
-      lose(proxy)
-      assert.equal(await create(far, 'a', 'mine'), 'unknown')
+      proxy.loseAnswers()
+      const outcome = create(far, 'a', 'mine')
       const entry = await eventually(async () => {
         const found = (await client.read('a')).entry
         assert.ok(found !== null, 'the change has not arrived yet')
         return found
       })
+      if (what === 'is cut off') proxy.cut()
+      assert.equal(await outcome, 'unknown')
       assert.equal(entry.value, 'mine')
       proxy.heal()
       const clock = createNodeClock()
@@ -213,18 +212,19 @@ describe('the coordinator on etcd, in trouble', function () {
     const filling = openClient(small.members)
     ended.push(async () => filling.close())
     const value = 'x'.repeat(500_000)
-    // At the same time, so that some are let in while there is room and find none when their turn comes.
-    const outcomes = new Map(
+    const outcomes = new Map<string, Outcome>()
+    await eventually(async () => {
+      // At the same time, so that some are let in while there is room and find none when their turn comes.
+      const round = outcomes.size
       await Promise.all(
-        Array.from({ length: 30 }, async (_, i) => {
-          const key = `k/${i}`
-          return [key, await create(filling, key, value)] as const
+        Array.from({ length: 10 }, async (_, i) => {
+          const key = `k/${round}/${i}`
+          outcomes.set(key, await create(filling, key, value))
         })
       )
-    )
+      assert.ok([...outcomes.values()].includes('unknown'), 'there is still room')
+    })
     await check(outcomes, small)
-    assert.ok([...outcomes.values()].includes('committed'))
-    assert.ok([...outcomes.values()].includes('unknown'))
   })
 
   it('belongs to one cluster, and takes no answer of another', async () => {

@@ -24,7 +24,8 @@ describe('a watch on etcd', function () {
   })
   beforeEach(async () => {
     await cluster.heal()
-    client = openClient(cluster.members)
+    // Most tests here take any failure of a change for their own.
+    client = openClient(cluster.members, { callTimeMs: 8_000 })
     await removeAll(client)
   })
   afterEach(async () => {
