@@ -8,7 +8,7 @@ import { Guest } from './guest.ts'
 import { SECTOR_BYTES } from './history.ts'
 import { type SimulatedHost } from './simulated-host.ts'
 import { type SimulatedVolume, VOLUME_BYTES } from './simulated-volume.ts'
-import { type World } from './world.ts'
+import { type SimulatedProcess, type World } from './world.ts'
 
 /** What the people of a universe see of it. */
 export interface Surroundings {
@@ -23,6 +23,8 @@ export interface Surroundings {
 export class Administrator {
   readonly #around: Surroundings
   #lastValue = 0
+  /** Processes that had taken a volume up for a guest from before their start. */
+  readonly #takenUp = new Set<SimulatedProcess>()
   /** How often a volume was activated. */
   activations = 0
   /** How many of those who take a volume without asking are at it. */
@@ -136,12 +138,12 @@ export class Administrator {
     }
   }
 
-  /** @returns whether the process had the volume open already, for a guest from before its start */
+  /** @returns whether the process took a volume up for a guest from before its start, and nobody may have flushed since */
   async #activate(volume: SimulatedVolume, host: SimulatedHost): Promise<boolean> {
     const { sr } = this.#around
     const { key } = volume
     const known = volume.guests.some(({ process }) => process === host.process)
-    const takenUp = !known && (host.node?.volume(key)?.mirror ?? null) !== null
+    if (!known && (host.node?.volume(key)?.mirror ?? null) !== null) this.#takenUp.add(host.process!)
     await this.ask(
       host,
       async () => {
@@ -152,7 +154,7 @@ export class Administrator {
       10_000
     )
     this.activations++
-    return takenUp
+    return host.process !== null && this.#takenUp.has(host.process)
   }
 
   /**
