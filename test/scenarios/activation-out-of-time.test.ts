@@ -48,6 +48,17 @@ async function assertForgotten(rig: ScenarioRig, host: SimulatedHost): Promise<v
   assert.deepEqual(rig.state.reserved, reserved, 'it was not opened again')
 }
 
+/** The process is started again, with the coordinator back: it gives the volume up, and another host can have it. */
+async function assertGivenBack(rig: ScenarioRig, host: SimulatedHost, other: SimulatedHost): Promise<void> {
+  host.crash()
+  host.start()
+  rig.reachesCoordinator(host, true)
+  await rig.until('nobody has the volume', () => rig.state.primary === null)
+  await rig.world.pause(10_000)
+  assert.equal(rig.state.primary, null)
+  assert.equal(await readBlock(await rig.activate(other), 0), 1)
+}
+
 describe('scenario: an activation runs out of its time', () => {
   it('while no replica accepts: nothing is left of it', async () =>
     play(1, REGIONS, async rig => {
@@ -152,13 +163,7 @@ describe('scenario: an activation runs out of its time', () => {
         await activation
         for (const open of letIn) open()
         await rig.world.pause(laterMs)
-        h1.crash()
-        h1.start()
-        rig.reachesCoordinator(h1, true)
-        await rig.until('nobody has the volume', () => rig.state.primary === null)
-        await rig.world.pause(10_000)
-        assert.equal(rig.state.primary, null)
-        assert.equal(await readBlock(await rig.activate(h4), 0), 1)
+        await assertGivenBack(rig, h1, h4)
       }))
   }
 
@@ -189,13 +194,7 @@ describe('scenario: a deactivation has to wait', () => {
       await rig.activate(h1)
       rig.reachesCoordinator(h1, false)
       await assert.rejects(rig.deactivate(h1, DEADLINE_MS), { code: 'DEADLINE_EXCEEDED' })
-      h1.crash()
-      h1.start()
-      rig.reachesCoordinator(h1, true)
-      await rig.until('nobody has the volume', () => rig.state.primary === null)
-      await rig.world.pause(10_000)
-      assert.equal(rig.state.primary, null)
-      assert.equal(await readBlock(await rig.activate(h4), 0), 1)
+      await assertGivenBack(rig, h1, h4)
     }))
 
   it('for an activation whose turn has not come: it has the last word', async () =>
