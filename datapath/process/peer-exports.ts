@@ -1,7 +1,7 @@
 import { hasCode, XosanError } from '../../core/errors.ts'
 import { type SrId, type VolumeKey } from '../../core/units.ts'
 import { srId, volumeKey } from '../../rpc/identifiers.ts'
-import { type BlockDevice, type BlockDeviceCapabilities } from '../block-device.ts'
+import { type BlockDevice, type BlockDeviceCapabilities, FULL_CAPABILITIES } from '../block-device.ts'
 import {
   type ExportDescription,
   type ExportResolver,
@@ -13,13 +13,7 @@ import { requireOurs } from './methods.ts'
 import { type ReplicaHost } from './replica-host.ts'
 
 const SESSION_CAPABILITIES: BlockDeviceCapabilities = {
-  writable: true,
-  flush: true,
-  fua: true,
-  trim: true,
-  zero: true,
-  fastZero: true,
-  allocation: true,
+  ...FULL_CAPABILITIES,
   // A session is one ordered stream.
   multiConnection: false,
   sequenced: true,
