@@ -27,8 +27,13 @@ export interface HostRecord {
     readonly datapath: readonly number[]
     /** NBD port of each datapath process, by its index. */
     readonly nbd: readonly number[]
+    /** Of the host's member of etcd, where it has one or may get one. */
+    readonly etcd?: { readonly client: number; readonly peer: number }
   }
-  /** How many datapath processes the host runs; a volume's key selects one (`core/placement/datapath-index.ts`). */
+  /**
+   * How many datapath processes the host runs; a volume's key selects one (`core/placement/datapath-index.ts`). None:
+   * a witness, which holds no data.
+   */
   readonly datapaths: number
 }
 
@@ -92,8 +97,9 @@ const hostSchema = z
       peer: portSchema,
       datapath: z.array(portSchema),
       nbd: z.array(portSchema),
+      etcd: z.strictObject({ client: portSchema, peer: portSchema }).exactOptional(),
     }),
-    datapaths: z.int().min(1).max(DATAPATHS_MAX),
+    datapaths: z.int().min(0).max(DATAPATHS_MAX),
   })
   .refine(
     ({ datapaths, ports }) => ports.datapath.length === datapaths && ports.nbd.length === datapaths,

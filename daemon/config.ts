@@ -35,9 +35,9 @@ const configSchema = closedObject({
   defaultPath: absolutePath,
   /**
    * Datapath processes of this host. Two keep one busy volume from delaying all others; each further one costs
-   * dom0's memory.
+   * dom0's memory. None: a witness, which holds no data and may have a member of etcd.
    */
-  datapaths: z.number().int().min(1).max(16).default(2),
+  datapaths: z.number().int().min(0).max(16).default(2),
   ports: closedObject({
     /** xosand, called by other hosts' xosand. */
     peer: port.default(7700),
@@ -45,12 +45,46 @@ const configSchema = closedObject({
     datapath: port.default(7710),
     /** Replicas served by datapath process `i` are on this port plus `i`. */
     nbd: port.default(7730),
+    /** Where hosts with a ticket join, on the host that holds the authority's key. */
+    enrolment: port.default(7701),
+    etcdClient: port.default(7750),
+    etcdPeer: port.default(7751),
   }).prefault({}),
-  coordinator: closedObject({
-    kind: z.literal('embedded'),
-    /** The SQLite file that all hosts share. */
-    path: absolutePath,
-  }),
+  /**
+   * `loopback`: all hosts are addresses of one machine, speak in clear, and know each other by their coordinator.
+   * `tls`: a host speaks to nobody until it is in a cluster, and then to its members only.
+   */
+  peers: z.enum(['loopback', 'tls']).default('tls'),
+  coordinator: z.discriminatedUnion('kind', [
+    closedObject({
+      kind: z.literal('embedded'),
+      /** The SQLite file that all hosts share. */
+      path: absolutePath,
+    }),
+    closedObject({
+      kind: z.literal('etcd'),
+      /** The program that a member runs. */
+      program: z.string().min(1).default('etcd'),
+    }),
+  ]),
+  /** Who is in the pool, and how its hosts are called before they know each other. */
+  pool: z
+    .discriminatedUnion('kind', [
+      closedObject({ kind: z.literal('none') }),
+      /** Hosts of one machine, each called by its control socket, as xapi would call its plugin. */
+      closedObject({
+        kind: z.literal('sockets'),
+        hosts: z.array(
+          closedObject({
+            uuid: hostId,
+            name: z.string().min(1),
+            address: ipAddress,
+            controlSocket: absolutePath,
+          })
+        ),
+      }),
+    ])
+    .prefault({ kind: 'none' }),
   timing: closedObject({
     // The mirror's; `core/mirror/timing.ts` tells what each of them bounds.
     heartbeatIntervalMs: mirrorMs('heartbeatIntervalMs'),
@@ -79,7 +113,10 @@ const configSchema = closedObject({
     )
     .prefault({}),
   logLevel: z.enum(['error', 'warn', 'info', 'debug']).default('info'),
-})
+}).refine(
+  ({ peers, coordinator }) => peers === 'tls' || coordinator.kind === 'embedded',
+  'peers: hosts on the loopback share the embedded coordinator; etcd needs tls'
+)
 
 /** What a host's programs need to know to start; the file is JSON. */
 export type Config = z.infer<typeof configSchema>

@@ -62,7 +62,7 @@ async function main(config: Config, log: Log): Promise<void> {
   const boot = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()
   const coordinator = new LazyCoordinator(async () =>
     openEmbeddedCoordinator({
-      path: config.coordinator.path,
+      path: (config.coordinator as { path: string }).path,
       clock,
       random,
       callTimeMs: millis(timing.coordinatorCallMs),

@@ -64,7 +64,7 @@ async function main(config: Config, index: number, log: Log): Promise<void> {
   }
   const coordinator = new LazyCoordinator(async () =>
     openEmbeddedCoordinator({
-      path: config.coordinator.path,
+      path: (config.coordinator as { path: string }).path,
       clock,
       random,
       callTimeMs: millis(timing.coordinatorCallMs),
