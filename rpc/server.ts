@@ -3,6 +3,7 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { isJSONRPCRequest, JSONRPCServer, type JSONRPCRequest, type JSONRPCResponse } from 'json-rpc-2.0'
 import { type z } from 'zod'
 import { reasonOf, XosanError } from '../core/errors.ts'
+import { type Caller, UNNAMED_CALLER } from '../trust/caller.ts'
 import { type Attempt, type HandshakeGate } from '../trust/handshake-gate.ts'
 import { type Doorkeeper } from '../trust/trusted-transport.ts'
 import { LineReader } from './lines.ts'
@@ -40,7 +41,7 @@ const KEEP_ALIVE_MS = 60_000
  * request closes its connection, and nothing else.
  */
 export class RpcServer {
-  readonly #methods = new JSONRPCServer({ errorListener: () => undefined })
+  readonly #methods = new JSONRPCServer<Caller>({ errorListener: () => undefined })
   readonly #options: Required<RpcServerOptions>
   readonly #servers: Server[] = []
   readonly #gates: HandshakeGate[] = []
@@ -57,11 +58,15 @@ export class RpcServer {
    * Adds a method.
    *
    * @param schema of its parameters, an object by name; anything else is answered INVALID_ARGUMENT
-   * @param handler its result is sent as JSON; a XosanError that it throws reaches the caller as it is, any other
-   *   error as INTERNAL
+   * @param handler told who calls; its result is sent as JSON; a XosanError that it throws reaches the caller as it is,
+   *   any other error as INTERNAL
    */
-  register<P>(name: string, schema: z.ZodType<P>, handler: (params: P) => Promise<Json> | Json): void {
-    this.#methods.addMethod(name, async (params: unknown) => {
+  register<P>(
+    name: string,
+    schema: z.ZodType<P>,
+    handler: (params: P, caller: Caller) => Promise<Json> | Json
+  ): void {
+    this.#methods.addMethod(name, async (params: unknown, caller) => {
       const parsed = schema.safeParse(params)
       if (!parsed.success) {
         throw new XosanError('INVALID_ARGUMENT', {
@@ -70,7 +75,7 @@ export class RpcServer {
         })
       }
       try {
-        return await handler(parsed.data)
+        return await handler(parsed.data, caller)
       } catch (error) {
         if (!(error instanceof XosanError) || error.code === 'INTERNAL') {
           const reason = error instanceof Error ? (error.stack ?? error.message) : reasonOf(error)
@@ -123,7 +128,7 @@ export class RpcServer {
   }
 
   #newPlainServer(): Server {
-    const server = this.#newServer(socket => this.#serve(socket))
+    const server = this.#newServer(socket => this.#serve(socket, UNNAMED_CALLER))
     server.maxConnections = this.#options.connectionsMax
     return server
   }
@@ -139,18 +144,19 @@ export class RpcServer {
 
   /** Those that are not authenticated take no member's place: the gate has limits of its own for them. */
   async #admitted(transport: Doorkeeper, attempt: Attempt): Promise<void> {
-    const connection = await transport.admit(attempt)
-    if (connection === null) return
-    if (this.#closing) connection.socket.destroy()
-    else if (this.#connections.size < this.#options.connectionsMax) this.#serve(connection.socket)
+    const admitted = await transport.admit(attempt)
+    if (admitted === null) return
+    const { socket, caller } = admitted
+    if (this.#closing) socket.destroy()
+    else if (this.#connections.size < this.#options.connectionsMax) this.#serve(socket, caller)
     else {
       const reason = `${this.#connections.size} connections are open`
       this.#options.log({ event: 'connection-closed', reason })
-      connection.socket.destroy()
+      socket.destroy()
     }
   }
 
-  #serve(socket: Socket): void {
+  #serve(socket: Socket, caller: Caller): void {
     const { lineBytesMax, inFlightMax } = this.#options
     const reader = new LineReader(lineBytesMax)
     const waiting: string[] = []
@@ -172,7 +178,7 @@ export class RpcServer {
           return
         }
         inFlight += 1
-        this.#answer(socket, request, finished)
+        this.#answer(socket, request, caller, finished)
       }
       if (socket.destroyed || this.#closing) return
       if (waiting.length > 0 || inFlight >= inFlightMax) socket.pause()
@@ -194,8 +200,8 @@ export class RpcServer {
   }
 
   /** @param finished called when the answer has left for the kernel, or needs to go nowhere */
-  #answer(socket: Socket, request: JSONRPCRequest, finished: () => void): void {
-    const call = Promise.resolve(this.#methods.receive(request))
+  #answer(socket: Socket, request: JSONRPCRequest, caller: Caller, finished: () => void): void {
+    const call = Promise.resolve(this.#methods.receive(request, caller))
       .then(response => {
         if (response === null || socket.destroyed) {
           finished()

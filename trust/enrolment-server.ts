@@ -3,6 +3,7 @@ import { type Clock } from '../core/ports/clock.ts'
 import { millis } from '../core/units.ts'
 import { RpcServer, type RpcServerEvent } from '../rpc/server.ts'
 import { type Authority, issueHostCertificate } from './authority.ts'
+import { UNNAMED_CALLER } from './caller.ts'
 import { fingerprintOf } from './certificate.ts'
 import { type Enrolment } from './enrolment.ts'
 import { enrolmentApi } from './enrolment-api.ts'
@@ -80,7 +81,7 @@ export function createEnrolmentServer(options: EnrolmentServerOptions): {
           attempt.pass()
           const timer = clock.after(CONNECTION_MS, () => socket.destroy())
           socket.once('close', () => timer.cancel())
-          return { socket }
+          return { socket, caller: UNNAMED_CALLER }
         },
       }),
     close: async () => {

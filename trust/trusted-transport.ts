@@ -10,6 +10,7 @@ import {
 import { XosanError } from '../core/errors.ts'
 import { type Clock } from '../core/ports/clock.ts'
 import { type HostId } from '../core/units.ts'
+import { type Caller } from './caller.ts'
 import { certificateFacts } from './certificate.ts'
 import { type Attempt, DEFAULT_GATE_LIMITS, type GateLimits, HandshakeGate } from './handshake-gate.ts'
 import { identityUri } from './identity.ts'
@@ -29,10 +30,10 @@ interface TrustedTransportOptions {
   readonly timeOfDay?: () => Date
 }
 
-/** A connection whose other end has shown to be a member. */
+/** A connection that has been let in, and whose it is. */
 interface AdmittedConnection {
   readonly socket: TLSSocket
-  readonly host: HostId
+  readonly caller: Caller
 }
 
 /** Decides who comes in at a listener. */
@@ -43,7 +44,7 @@ export interface Doorkeeper {
    * Does the server's part of a handshake on a connection that is at a gate.
    * @returns null when it was refused and closed; never rejects
    */
-  admit(attempt: Attempt): Promise<{ readonly socket: TLSSocket } | null>
+  admit(attempt: Attempt): Promise<AdmittedConnection | null>
 }
 
 /** How one host is called; all that a client of any protocol needs to know of trust. */
@@ -113,7 +114,7 @@ export class TrustedTransport implements Doorkeeper {
     if (socket.destroyed || attempt.socket.destroyed) return null
     attempt.pass()
     this.#track(socket, verdict.member)
-    return { socket, host: verdict.member.host }
+    return { socket, caller: { host: verdict.member.host } }
   }
 
   /** How a host is called. */

@@ -1,16 +1,15 @@
-import { type HostId } from '../../core/units.ts'
+import { type Caller } from '../../trust/caller.ts'
 import { type BlockDevice, type BlockDeviceCapabilities } from '../block-device.ts'
 import { type CloseReason } from './close-reason.ts'
 import { type DurabilityMode } from './durability-policy.ts'
 
-/** Who asks. */
+/** A connection, as the log names it. */
 export interface ConnectionInfo {
   /** Number of the connection within its server, from 1; names it in the log. */
   readonly id: number
   /** The socket's path or `address:port` through which it came; empty for a socket that was handed in. */
   readonly listener: string
-  /** The member of the SR that TLS has authenticated; absent on sockets of this host. */
-  readonly peer?: HostId
+  readonly caller: Caller
 }
 
 export interface OpenRequest {
@@ -18,6 +17,8 @@ export interface OpenRequest {
   readonly name: string
   /** EXPORT_NAME cannot be refused with a reason: the connection just closes. */
   readonly convention: 'go' | 'export-name'
+  /** Who asks: its connection's caller. */
+  readonly caller: Caller
   readonly connection: ConnectionInfo
 }
 

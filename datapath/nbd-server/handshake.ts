@@ -28,7 +28,7 @@ import {
 import { errorText } from '../nbd-socket/error-numbers.ts'
 import { type HandshakeStream } from '../nbd-socket/handshake-stream.ts'
 import { type CloseReason } from './close-reason.ts'
-import { type ConnectionInfo, type ExportResolver, type OpenedExport } from './export.ts'
+import { type ConnectionInfo, type ExportResolver, type OpenedExport, type OpenRequest } from './export.ts'
 import { refusalOf } from './refusal.ts'
 import { type Greeted } from './start-tls.ts'
 import { transmissionFlags } from './transmission-flags.ts'
@@ -173,7 +173,7 @@ export class ServerHandshake {
     this.#opening()
     let opened: OpenedExport
     try {
-      opened = await this.#exports.open({ name, convention: 'export-name', connection: this.#connection })
+      opened = await this.#open(name, 'export-name')
     } catch (error) {
       return { code: 'refused', detail: reasonOf(error) }
     }
@@ -192,10 +192,15 @@ export class ServerHandshake {
       return null
     }
     this.#opening()
-    const opened = await this.#exports.open({ name, convention: 'go', connection: this.#connection })
+    const opened = await this.#open(name, 'go')
     const flags = transmissionFlags(opened.device.capabilities, opened.readOnly, this.#structured)
     await this.#describe(option, name, wanted, opened.device.size, flags)
     return this.#agreement(name, opened)
+  }
+
+  async #open(name: string, convention: OpenRequest['convention']): Promise<OpenedExport> {
+    const connection = this.#connection
+    return this.#exports.open({ name, convention, caller: connection.caller, connection })
   }
 
   async #describe(

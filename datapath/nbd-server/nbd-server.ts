@@ -1,6 +1,7 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import { reasonOf } from '../../core/errors.ts'
 import { type Clock } from '../../core/ports/clock.ts'
+import { UNNAMED_CALLER } from '../../trust/caller.ts'
 import { type Attempt } from '../../trust/handshake-gate.ts'
 import { type TrustedTransport } from '../../trust/trusted-transport.ts'
 import { HandshakeStream } from '../nbd-socket/handshake-stream.ts'
@@ -69,13 +70,13 @@ export class NbdServer {
   }
 
   /**
-   * Serves a connection that was made elsewhere.
+   * Serves a connection that was made elsewhere, in clear.
    * @param socket must have been made with `allowHalfOpen`, so that a client that ends first still gets its replies
    * @param exports what it may open, if not what the server's own resolver knows
    * @param listener where it came from, for the log and the resolver
    */
   serve(socket: Socket, exports: ExportResolver = this.#exports, listener = ''): void {
-    this.#serve(socket, exports, { listener })
+    this.#serve(socket, exports, { listener, caller: UNNAMED_CALLER })
   }
 
   /** @param greeted what was said before TLS */
@@ -114,7 +115,7 @@ export class NbdServer {
   /**
    * Listens on a TCP port.
    * @param port 0 for any free one
-   * @throws XosanError UNSUPPORTED unless the address is one of loopback: there is no TLS yet
+   * @throws XosanError UNSUPPORTED unless the address is one of loopback: beyond it there is `listenTls`
    */
   async listenTcp(host: string, port: number, exports: ExportResolver = this.#exports): Promise<NbdListener> {
     const name = (): string => addressOf(server, host).address
@@ -170,7 +171,8 @@ export class NbdServer {
         return
       }
       const admitted = await transport.admit(attempt)
-      if (admitted !== null) this.#serve(admitted.socket, exports, { listener, peer: admitted.host }, greeted)
+      if (admitted === null) return
+      this.#serve(admitted.socket, exports, { listener, caller: admitted.caller }, greeted)
     } catch (error) {
       attempt.refuse('no-tls', reasonOf(error))
     }

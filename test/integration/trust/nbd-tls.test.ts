@@ -68,7 +68,7 @@ describe('NBD between hosts', () => {
   const inClear = async (): Promise<RawClient> =>
     RawClient.greeted({ host: '127.0.0.1', port: listener.port })
 
-  it('carries reads and writes of a member, and tells the exports who it is', async () => {
+  it('carries reads and writes of a member, and tells the exports who asks', async () => {
     const own = await member()
     const device = await client(own)
     const data = Buffer.alloc(3_000_000, 'bytes that are worth something')
@@ -76,7 +76,9 @@ describe('NBD between hosts', () => {
     const read = Buffer.alloc(data.length)
     await device.read(byteOffset(4096), read)
     assert.ok(read.equals(data))
-    assert.equal(nbd.opened[0]?.connection.peer, own.identity.host)
+    assert.deepEqual(nbd.opened[0]?.caller, { host: own.identity.host })
+    await (await nbd.connect()).close()
+    assert.deepEqual(nbd.opened[1]?.caller, { host: null }, 'a unix socket')
     await device.close()
   })
 

@@ -31,6 +31,7 @@ describe('JSON-RPC between hosts', () => {
     serverTransport = rig.transport(serverCredentials)
     server = new RpcServer({ log: () => undefined })
     server.register('echo', z.object({ text: z.string() }), ({ text }) => text)
+    server.register('who', z.object({}), (_, { host }) => host)
     port = await server.listenTls('127.0.0.1', 0, serverTransport)
   })
 
@@ -66,6 +67,18 @@ describe('JSON-RPC between hosts', () => {
   it('lets members call each other', async () => {
     assert.equal(await echo(clientOf(await rig.member())), 'hello')
     assert.deepEqual(rig.refusals, [])
+  })
+
+  it('tells each method who calls: the host that TLS has authenticated, nobody in clear', async () => {
+    const [first, second] = [await rig.member(), await rig.member()]
+    const plain = new RpcClient({
+      address: { host: '127.0.0.1', port: await server.listenTcp('127.0.0.1', 0) },
+      clock,
+    })
+    const callers = [clientOf(first), plain, clientOf(second)]
+    const who = async (client: RpcClient) => client.call('who', {}, z.string().nullable(), CALL_MS)
+    assert.deepEqual(await Promise.all(callers.map(who)), [first.host, null, second.host])
+    clients.push(plain)
   })
 
   it('refuses a client without a certificate', async () => {
