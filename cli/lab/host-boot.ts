@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import fse from 'fs-extra'
 import { type HostPaths } from './layout.ts'
 import { type PidFile, handlesIn } from './pid-file.ts'
-import { conditionOf, processesWithArguments } from './process-handle.ts'
+import { conditionOf, processesWithArguments } from '../../daemon/supervision/process-handle.ts'
 
 /** What the datapath processes keep of domains in the state directory. */
 const ATTACHMENTS = /^attached-\d+\.json$/

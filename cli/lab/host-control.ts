@@ -19,7 +19,7 @@ import {
   processesWithArguments,
   signal,
   waitForCondition,
-} from './process-handle.ts'
+} from '../../daemon/supervision/process-handle.ts'
 import { refuseUnencryptedPeers } from './programs.ts'
 import { waitUntilReady } from './readiness.ts'
 

@@ -1,5 +1,5 @@
 import { type PidFile, handlesIn } from './pid-file.ts'
-import { type ProcessHandle, signal, waitForCondition } from './process-handle.ts'
+import { type ProcessHandle, signal, waitForCondition } from '../../daemon/supervision/process-handle.ts'
 
 /** How long a program may take to close its volumes before it is killed, in milliseconds. */
 const STOP_TIMEOUT_MS = 30_000

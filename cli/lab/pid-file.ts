@@ -1,14 +1,7 @@
-import { readFileSync } from 'node:fs'
 import { readFile, rename, writeFile } from 'node:fs/promises'
 import { z } from 'zod'
-import { type ProcessHandle } from './process-handle.ts'
-
-const runSchema = z.strictObject({
-  pid: z.number().int().positive(),
-  startTicks: z.number().int().nonnegative(),
-  /** How often the supervisor had to start this program again. */
-  restarts: z.number().int().nonnegative(),
-})
+import { type ProcessHandle } from '../../daemon/supervision/process-handle.ts'
+import { type Run, bootId, runSchema } from '../../daemon/supervision/run.ts'
 
 const pidFileSchema = z.strictObject({
   version: z.literal(1),
@@ -21,10 +14,6 @@ const pidFileSchema = z.strictObject({
 
 /** Who runs on one lab host. */
 export type PidFile = z.infer<typeof pidFileSchema>
-export type Run = z.infer<typeof runSchema>
-
-/** Changes with every boot of the machine. */
-export const bootId = (): string => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
 
 /**
  * What a host's pid file says about this boot. A missing, damaged or older file says that nothing runs: whoever

@@ -9,14 +9,17 @@
  */
 import { join } from 'node:path'
 import { reasonOf } from '../../core/errors.ts'
+import { handleOf } from '../../daemon/supervision/process-handle.ts'
+import { bootId } from '../../daemon/supervision/run.ts'
+import { type ProgramCommand, Supervised } from '../../daemon/supervision/supervised.ts'
 import { type FileLock, lockFile } from './file-lock.ts'
 import { forgetDomains, isDown } from './host-boot.ts'
 import { type HostPaths, type Lab, hostNamed, hostPaths, programNames, readLab } from './layout.ts'
 import { stopPrograms } from './orderly-stop.ts'
-import { type PidFile, bootId, readPidFile, writePidFile } from './pid-file.ts'
-import { handleOf } from './process-handle.ts'
-import { type ProgramCommand, Supervised } from './supervised.ts'
+import { type PidFile, readPidFile, writePidFile } from './pid-file.ts'
 
+/** As systemd's default RestartSec; the longest does not burn a core, and is short enough for a drill. */
+const RESTART_PAUSES = { firstMs: 100, longestMs: 2_000 }
 /** The supervisor before us may have been killed this very moment. */
 const LOCK_WAIT_MS = 5_000
 
@@ -29,6 +32,7 @@ function commandOf(name: string, lab: Lab, paths: HostPaths): ProgramCommand {
   const program = name === 'xosand' ? 'xosand.js' : 'xosan-datapath.js'
   return {
     name,
+    program: process.execPath,
     arguments: [join(lab.programs, program), '--config', paths.config, ...index],
     logFile: join(paths.log, `${name}.log`),
   }
@@ -46,7 +50,7 @@ class Supervisor {
     this.#lock = lock
     this.#paths = paths
     this.#programs = programNames(lab).map(
-      name => new Supervised(commandOf(name, lab, paths), what => this.#changed(what))
+      name => new Supervised(commandOf(name, lab, paths), RESTART_PAUSES, what => this.#changed(what))
     )
   }
 

@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { Command } from 'commander'
 import { wholeNumber } from '../../cli/commands/common.ts'
 import { EntryScriptError, callEntryScript } from '../../cli/lab/entry-script.ts'
-import { signal } from '../../cli/lab/process-handle.ts'
+import { signal } from '../../daemon/supervision/process-handle.ts'
 import { TestLab } from '../support/test-lab.ts'
 
 const VOLUME_BYTES = 4 * 1024 * 1024

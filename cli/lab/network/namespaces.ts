@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { XosanError } from '../../../core/errors.ts'
 import { type Lab, type LabHost } from '../layout.ts'
 import { killAll } from '../orderly-stop.ts'
-import { type ProcessHandle, handleOf } from '../process-handle.ts'
+import { type ProcessHandle, handleOf } from '../../../daemon/supervision/process-handle.ts'
 import { findProgram, ip } from './iproute.ts'
 
 /** Where `ip netns` keeps the names: see ip-netns(8). */

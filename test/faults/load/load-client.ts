@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
-import { type ProcessHandle } from '../../../cli/lab/process-handle.ts'
+import { type ProcessHandle } from '../../../daemon/supervision/process-handle.ts'
 import { type LoadCommand, type LoadMessage, type LoadOptions, type LoadReport } from './load-protocol.ts'
 
 const PROGRAM = fileURLToPath(new URL('./load-generator.ts', import.meta.url))

@@ -1,5 +1,5 @@
 /** What a load generator and the process that drives it say to each other, as JSON over Node's IPC channel. */
-import { type ProcessHandle } from '../../../cli/lab/process-handle.ts'
+import { type ProcessHandle } from '../../../daemon/supervision/process-handle.ts'
 import { type Mismatch } from './sector-model.ts'
 
 export interface LoadOptions {

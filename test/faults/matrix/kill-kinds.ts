@@ -1,6 +1,6 @@
 /** What the kill matrix kills: each kind of process and each kind of host, and what that means to the guest. */
 import { type HostControl } from '../../../cli/lab/host-control.ts'
-import { type ProcessHandle } from '../../../cli/lab/process-handle.ts'
+import { type ProcessHandle } from '../../../daemon/supervision/process-handle.ts'
 import { type Roles } from '../../support/test-lab.ts'
 
 /** A part of a host: one program by name, the one that serves or does not serve the volume, or all of it. */

@@ -1,23 +1,30 @@
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { openSync, closeSync } from 'node:fs'
-import { type Run } from './pid-file.ts'
+import { reasonOf } from '../../core/errors.ts'
 import { conditionOf, handleOf } from './process-handle.ts'
+import { type Run } from './run.ts'
 
-/** Pause before a program that died is started again, in milliseconds, as systemd's default RestartSec. */
-const RESTART_DELAY_MS = 100
-/** Longest pause for a program that keeps dying: long enough not to burn a core, short enough for a drill. */
-const RESTART_DELAY_MAX_MS = 2_000
 /** A program that ran this long had started well, so its next death is not counted as the same trouble. */
 const STEADY_MS = 5_000
 /** Between two looks at an adopted process: the kernel tells only the parent when one ends. */
 const ADOPTED_POLL_MS = 100
 
 export interface ProgramCommand {
+  /** As it is called in sentences for the log. */
   readonly name: string
-  /** Arguments for Node: the program's file first. */
+  /** A path, or a name to be found in PATH. */
+  readonly program: string
   readonly arguments: readonly string[]
-  /** Takes its standard output and standard error. */
+  /** Takes its standard output and standard error; added to. */
   readonly logFile: string
+  /** Absent: that of this process. */
+  readonly environment?: Readonly<Record<string, string | undefined>>
+}
+
+/** Before a program that died is started again; doubled with each death that comes soon after a start. */
+export interface RestartPauses {
+  readonly firstMs: number
+  readonly longestMs: number
 }
 
 /**
@@ -27,8 +34,10 @@ export interface ProgramCommand {
 export class Supervised {
   readonly name: string
   readonly #command: ProgramCommand
+  readonly #pauses: RestartPauses
   readonly #changed: (what: string) => void
   #run: Run | null = null
+  #child: ChildProcess | null = null
   #restarts = 0
   #startedAt = 0
   /** Deaths in a row that came soon after the start. */
@@ -37,9 +46,10 @@ export class Supervised {
   #stopping = false
 
   /** @param changed called after every change of `run`, with a sentence for the log */
-  constructor(command: ProgramCommand, changed: (what: string) => void) {
+  constructor(command: ProgramCommand, pauses: RestartPauses, changed: (what: string) => void) {
     this.name = command.name
     this.#command = command
+    this.#pauses = pauses
     this.#changed = changed
   }
 
@@ -66,16 +76,22 @@ export class Supervised {
     clearTimeout(this.#timer)
   }
 
+  /** Looks after the program no longer, and no longer keeps this process alive for it; the program goes on. */
+  release(): void {
+    this.stopRestarting()
+    this.#child?.unref()
+  }
+
   #spawn(): void {
-    // The log is a file of its own, not a pipe: the program must outlive this supervisor.
-    const log = openSync(this.#command.logFile, 'a', 0o600)
-    const child = spawn(process.execPath, this.#command.arguments, {
-      cwd: '/',
-      stdio: ['ignore', log, log],
-      detached: true,
-    })
-    closeSync(log)
     this.#startedAt = performance.now()
+    let child: ChildProcess
+    try {
+      child = this.#launch()
+    } catch (error) {
+      this.#ended(`could not be started: ${reasonOf(error)}`)
+      return
+    }
+    this.#child = child
     child.once('error', error => {
       if (child.pid === undefined) {
         this.#ended(`could not be started: ${error.message}`)
@@ -88,6 +104,23 @@ export class Supervised {
     if (handle !== null) {
       this.#run = { ...handle, restarts: this.#restarts }
       this.#changed(`${this.name} started as ${handle.pid}`)
+    }
+  }
+
+  /** @throws Error when the log cannot be opened */
+  #launch(): ChildProcess {
+    const { program, arguments: words, logFile, environment } = this.#command
+    // The log is a file of its own, not a pipe: the program must outlive this supervisor.
+    const log = openSync(logFile, 'a', 0o600)
+    try {
+      return spawn(program, words, {
+        cwd: '/',
+        stdio: ['ignore', log, log],
+        detached: true,
+        env: environment ?? process.env,
+      })
+    } finally {
+      closeSync(log)
     }
   }
 
@@ -104,12 +137,14 @@ export class Supervised {
   #ended(how: string): void {
     const ranMs = performance.now() - this.#startedAt
     this.#run = null
+    this.#child = null
     if (this.#stopping) {
       this.#changed(`${this.name} ${how}`)
       return
     }
     this.#quickDeaths = ranMs >= STEADY_MS ? 0 : this.#quickDeaths + 1
-    const delayMs = Math.min(RESTART_DELAY_MS * 2 ** Math.max(0, this.#quickDeaths - 1), RESTART_DELAY_MAX_MS)
+    const { firstMs, longestMs } = this.#pauses
+    const delayMs = Math.min(firstMs * 2 ** Math.max(0, this.#quickDeaths - 1), longestMs)
     this.#restarts += 1
     this.#changed(`${this.name} ${how}; it is started again in ${delayMs} ms`)
     this.#timer = setTimeout(() => this.#spawn(), delayMs)
