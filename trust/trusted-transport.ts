@@ -7,6 +7,7 @@ import {
   type SecureContext,
   type TLSSocket,
 } from 'node:tls'
+import { type EtcdTls } from '../cluster/etcd/member-link.ts'
 import { XosanError } from '../core/errors.ts'
 import { type Clock } from '../core/ports/clock.ts'
 import { type HostId } from '../core/units.ts'
@@ -78,6 +79,7 @@ export class TrustedTransport implements Doorkeeper {
   readonly #acceptor: TlsAcceptor
   #credentials: HostCredentials
   #context: SecureContext
+  #etcdTls: EtcdTls
 
   constructor({ credentials, members, clock, log, limits, timeOfDay }: TrustedTransportOptions) {
     this.#credentials = credentials
@@ -88,6 +90,7 @@ export class TrustedTransport implements Doorkeeper {
     this.#refusals = new RefusalLog(clock, log)
     this.#unsubscribe = members.onChange(() => this.#endStrangers())
     this.#context = createSecureContext(contextOptions(credentials))
+    this.#etcdTls = this.#newEtcdTls()
     this.#acceptor = new TlsAcceptor({ context: contextOptions(credentials), requestCertificate: true })
   }
 
@@ -95,6 +98,7 @@ export class TrustedTransport implements Doorkeeper {
   use(credentials: HostCredentials): void {
     this.#credentials = credentials
     this.#context = createSecureContext(contextOptions(credentials))
+    this.#etcdTls = this.#newEtcdTls()
     this.#acceptor.use(contextOptions(credentials))
   }
 
@@ -139,6 +143,15 @@ export class TrustedTransport implements Doorkeeper {
     }
   }
 
+  /**
+   * What a client of etcd is to use: this host's certificate, and the list of members for those who answer. The same
+   * object until `use` is called; then the client is to be given the new one. An etcd that leaves the list is refused at
+   * its next handshake; the connection that there is ends when it is taken from the client's members.
+   */
+  etcdTls(): EtcdTls {
+    return this.#etcdTls
+  }
+
   /** Ends every connection. Listeners are their owners' to close. */
   close(): void {
     this.#unsubscribe()
@@ -152,6 +165,21 @@ export class TrustedTransport implements Doorkeeper {
     if (socket.isSessionReused()) return { refused: 'resumed', detail: 'it resumed an earlier session' }
     if (!socket.authorized) return refusalByTls(String(socket.authorizationError), certificate.raw)
     return verifyPeer(certificate.raw, { ...this.#expectations(), host: null })
+  }
+
+  #newEtcdTls(): EtcdTls {
+    const { keyPem, certificatePem, authoritiesPem } = this.#credentials
+    return {
+      ca: Buffer.from(authoritiesPem),
+      cert: Buffer.from(certificatePem),
+      key: Buffer.from(keyPem),
+      verify: certificate => {
+        const verdict = verifyPeer(certificate, { ...this.#expectations(), host: null })
+        return 'refused' in verdict
+          ? new XosanError('PEER_NOT_TRUSTED', { host: 'the etcd member', reason: verdict.detail })
+          : undefined
+      },
+    }
   }
 
   /** What `checkServerIdentity` is to return: why this is not the host that was called. */

@@ -101,7 +101,8 @@ export class EtcdAdmin {
 
   /** What one member says of itself, also while there is no quorum. @throws EtcdCallError when it does not answer */
   async status(member: EtcdMember): Promise<StatusReply> {
-    const link = new MemberLink(member, channelCredentials(this.#target.tls, [member]), this.#clock, false)
+    const credentials = channelCredentials(this.#target.tls, [member])
+    const link = new MemberLink(member, credentials(member), this.#clock, false)
     try {
       return await link.call(STATUS, statusReply, {}, this.#callTimeMs)
     } finally {

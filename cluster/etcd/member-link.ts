@@ -5,7 +5,7 @@
  * where, depends on what the request would change.
  */
 import { isIPv4, isIPv6 } from 'node:net'
-import { createSecureContext } from 'node:tls'
+import { checkServerIdentity, createSecureContext } from 'node:tls'
 import {
   Client,
   type ClientDuplexStream,
@@ -35,6 +35,11 @@ export interface EtcdTls {
   readonly ca: Buffer
   readonly cert: Buffer
   readonly key: Buffer
+  /**
+   * Asked about a member's certificate (DER) at each handshake, when that chains to `ca` and carries the member's
+   * address or name; an error refuses the member.
+   */
+  readonly verify?: (certificate: Uint8Array) => Error | undefined
 }
 
 /** The largest answer: as many values as a transaction or a page may name, each as long as a value may be, and keys. */
@@ -42,6 +47,11 @@ const ANSWER_BYTES_MAX = 160 * 1024 * 1024
 /** A member that is started again is found soon; etcd takes about as long to start. */
 const RECONNECT_MS_MIN = 100
 const RECONNECT_MS_MAX = 1_000
+/**
+ * Said in the handshake to a member that is known by its address. Else gRPC says the address itself, which RFC 6066 forbids
+ * there and Node warns of (DEP0123); members do not look at it.
+ */
+const SERVER_NAME = 'etcd'
 
 /** Asks a member to refuse when it knows no leader, and to end a watch when it loses it. */
 function metadataOf(requireLeader: boolean): Metadata {
@@ -55,21 +65,30 @@ export const nameOf = ({ address, port }: EtcdMember): string =>
   isIPv6(address) ? `[${address}]:${port}` : `${address}:${port}`
 
 /**
- * What a channel proves and asks for.
+ * What the channel to each member proves and asks for.
  * @param tls null: no encryption, which is for tests on the loopback only
  * @throws INVALID_ARGUMENT when a certificate or key cannot be used, or TLS is missing where it may not be
  */
-export function channelCredentials(tls: EtcdTls | null, members: readonly EtcdMember[]): ChannelCredentials {
+export function channelCredentials(
+  tls: EtcdTls | null,
+  members: readonly EtcdMember[]
+): (member: EtcdMember) => ChannelCredentials {
   const strange = members.find(({ address }) => !isIPv4(address) && !isIPv6(address))
   if (strange !== undefined) throw refused(`${strange.address} is no IP address`)
   if (tls === null) {
     const exposed = members.find(({ address }) => !isIPv4(address) || !address.startsWith('127.'))
     if (exposed !== undefined) throw refused(`${nameOf(exposed)} is not on the loopback and needs TLS`)
-    return grpcCredentials.createInsecure()
+    return () => grpcCredentials.createInsecure()
   }
   try {
-    const context = createSecureContext({ ...tls, minVersion: 'TLSv1.3' })
-    return ChannelCredentials.createFromSecureContext(context)
+    const { ca, cert, key, verify } = tls
+    const context = createSecureContext({ ca, cert, key, minVersion: 'TLSv1.3' })
+    return ({ address, tlsName }) =>
+      ChannelCredentials.createFromSecureContext(context, {
+        // The name that gRPC passes is the one that it sent, which is never an address (`SERVER_NAME`).
+        checkServerIdentity: (_, certificate) =>
+          checkServerIdentity(tlsName ?? address, certificate) ?? verify?.(certificate.raw),
+      })
   } catch (cause) {
     throw refused(`its certificates cannot be used: ${reasonOf(cause)}`, cause)
   }
@@ -203,7 +222,7 @@ export class MemberLink {
       'grpc.initial_reconnect_backoff_ms': RECONNECT_MS_MIN,
       'grpc.max_reconnect_backoff_ms': RECONNECT_MS_MAX,
       'grpc.max_receive_message_length': ANSWER_BYTES_MAX,
-      ...(tlsName === undefined ? {} : { 'grpc.ssl_target_name_override': tlsName }),
+      'grpc.ssl_target_name_override': tlsName ?? SERVER_NAME,
     })
   }
 }

@@ -50,7 +50,7 @@ export class Members {
     this.#random = random
     const credentials = channelCredentials(target.tls, checked(target.members))
     this.#tls = target.tls
-    this.#links = target.members.map(member => new MemberLink(member, credentials, clock))
+    this.#links = target.members.map(member => new MemberLink(member, credentials(member), clock))
   }
 
   /** The highest revision that any member has told. */
@@ -76,7 +76,7 @@ export class Members {
         ? undefined
         : old.find(link => link.name === nameOf(member) && link.member.tlsName === member.tlsName)
     this.#links = target.members.map(
-      member => kept(member) ?? new MemberLink(member, credentials, this.#clock)
+      member => kept(member) ?? new MemberLink(member, credentials(member), this.#clock)
     )
     this.#tls = target.tls
     for (const link of old) if (!this.#links.includes(link)) link.close()

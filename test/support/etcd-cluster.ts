@@ -22,6 +22,18 @@ export interface EtcdClusterOptions {
   readonly flags?: readonly string[]
   /** Paths of PEM files, for members that ask their clients for certificates. */
   readonly tls?: { readonly ca: string; readonly cert: string; readonly key: string }
+  /**
+   * In place of `tls`: members at addresses of their own, with mutual TLS also among themselves. One for each member.
+   */
+  readonly hosts?: readonly EtcdHost[]
+}
+
+interface EtcdHost {
+  readonly address: string
+  /** Path of the certificates that are trusted. */
+  readonly authorities: string
+  /** Path of a file with the host's key and certificate. */
+  readonly pem: string
 }
 
 /** Short, so that an election takes half a second; not so short that two loaded cores elect for ever. */
@@ -56,12 +68,15 @@ export class EtcdCluster {
     const directory = await mkdtemp(join(fastDirectory(), 'xosan-etcd-'))
     const ports = await freePorts(2 * options.members)
     const names = Array.from({ length: options.members }, (_, i) => `m${i}`)
-    const peerUrl = (i: number): string => `http://127.0.0.1:${ports[2 * i + 1]!}`
+    const addressOf = (i: number): string => options.hosts?.[i]?.address ?? '127.0.0.1'
+    const scheme = options.hosts === undefined ? 'http' : 'https'
+    const peerUrl = (i: number): string => `${scheme}://${addressOf(i)}:${ports[2 * i + 1]!}`
     const initial = names.map((one, i) => `${one}=${peerUrl(i)}`)
     const members = names.map((name, i) => {
-      const client = { address: '127.0.0.1', port: ports[2 * i]! }
+      const client = { address: addressOf(i), port: ports[2 * i]! }
       const flags = [
         ...flagsOf(directory, name, client, peerUrl(i), options),
+        ...hostFlags(options.hosts?.[i]),
         ...clusterFlags('new', initial),
       ]
       return { name, client, peerUrl: peerUrl(i), flags, child: null, output: '' }
@@ -69,7 +84,7 @@ export class EtcdCluster {
     const cluster = new EtcdCluster(directory, members)
     try {
       for (const i of names.keys()) cluster.#spawn(i)
-      if (options.tls === undefined) await cluster.untilLed()
+      if (options.tls === undefined && options.hosts === undefined) await cluster.untilLed()
     } catch (error) {
       await cluster.end()
       throw error
@@ -120,6 +135,16 @@ export class EtcdCluster {
       }
       await delay(20)
     }
+  }
+
+  /** Where a member listens for the others. */
+  peerPort(index: number): number {
+    return Number(new URL(this.#members[index]!.peerUrl).port)
+  }
+
+  /** What a member has written to its log last. */
+  output(index: number): string {
+    return this.#members[index]!.output
   }
 
   /** What a member says of itself. */
@@ -248,9 +273,10 @@ function flagsOf(
   name: string,
   client: EtcdMember,
   peerUrl: string,
-  { tls, flags = [] }: EtcdClusterOptions
+  { tls, hosts, flags = [] }: EtcdClusterOptions
 ): string[] {
-  const clientUrl = `${tls === undefined ? 'http' : 'https'}://${client.address}:${client.port}`
+  const clear = tls === undefined && hosts === undefined
+  const clientUrl = `${clear ? 'http' : 'https'}://${client.address}:${client.port}`
   return [
     ...['--name', name, '--data-dir', join(directory, name), '--logger', 'zap', '--log-level', 'warn'],
     ...['--listen-client-urls', clientUrl, '--advertise-client-urls', clientUrl],
@@ -263,6 +289,15 @@ function flagsOf(
     ...(tls === undefined ? [] : ['--cert-file', tls.cert, '--key-file', tls.key]),
     ...flags,
   ]
+}
+
+function hostFlags(host: EtcdHost | undefined): string[] {
+  if (host === undefined) return []
+  const { authorities, pem } = host
+  return ['', 'peer-'].flatMap(end => [
+    ...[`--${end}client-cert-auth`, `--${end}trusted-ca-file`, authorities],
+    ...[`--${end}cert-file`, pem, `--${end}key-file`, pem],
+  ])
 }
 
 const clusterFlags = (state: 'new' | 'existing', initial: readonly string[]): string[] => [

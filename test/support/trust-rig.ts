@@ -51,12 +51,15 @@ export class TrustRig {
   }
 
   /** A certificate that the authority has issued, and that is on no list. */
-  async credentials(identity = this.identity()): Promise<HostCredentials> {
+  async credentials(
+    identity = this.identity(),
+    addresses: readonly string[] = ['127.0.0.1']
+  ): Promise<HostCredentials> {
     const { keyPem, csrPem } = await createHostKey()
     const certificatePem = await issueHostCertificate(this.authority, {
       csrPem,
       identity,
-      addresses: ['127.0.0.1'],
+      addresses,
       now: new Date(),
     })
     return { identity, keyPem, certificatePem, authoritiesPem: this.authority.certificatePem }
