@@ -197,7 +197,7 @@ export const ERRORS = {
   },
   PROGRAM_MISSING: {
     sentence: '{what} needs the program {program}, which is not installed (package {package}).',
-    next: 'Install that package and run the same command again.',
+    next: 'Install that package, on Debian with `apt-get install`, and run the same command again.',
     retriable: false,
   },
   LAB_NETWORK_BROKEN: {

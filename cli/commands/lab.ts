@@ -1,4 +1,4 @@
-import { type Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { Console } from '../console.ts'
 import { type HostControl, type HostStatus } from '../lab/host-control.ts'
 import { labLinks } from '../lab/lab-links.ts'
@@ -7,23 +7,35 @@ import { programsDirectory } from '../lab/programs.ts'
 import { type LabOptions, wholeNumber, withLab } from './common.ts'
 import { addLabLinkCommands, showLinks } from './lab-links.ts'
 
+interface HostActionOptions {
+  readonly process?: string
+}
+
 export function addLabCommands(program: Command): void {
   const lab = program
     .command('lab')
     .description('a whole pool on one machine, for newcomers, tests and drills')
   addUp(lab)
   addHostAction(lab, 'start', 'start whatever of a host does not run', control => control.start())
-  addHostAction(lab, 'kill', 'end all of a host at once (SIGKILL), as a power cut does', control =>
-    control.kill()
+  addProgramAction(
+    lab,
+    'kill',
+    'end all of a host at once (SIGKILL), as a power cut does',
+    (control, program) => control.kill(program)
   )
   addHostAction(lab, 'shutdown', 'end all of a host in order (SIGTERM)', async control => {
     const killed = await control.shutdown()
     return killed.length === 0 ? '' : `, but ${killed.join(', ')} had to be killed`
   })
-  addHostAction(lab, 'pause', 'stop all of a host where it is (SIGSTOP), as a hang does', control =>
-    control.pause()
+  addProgramAction(
+    lab,
+    'pause',
+    'stop all of a host where it is (SIGSTOP), as a hang does',
+    (control, program) => control.pause(program)
   )
-  addHostAction(lab, 'resume', 'let a paused host go on (SIGCONT)', control => control.resume())
+  addProgramAction(lab, 'resume', 'let a paused host go on (SIGCONT)', (control, program) =>
+    control.resume(program)
+  )
   addLabLinkCommands(lab)
   addStatus(lab)
   addDown(lab)
@@ -36,6 +48,16 @@ function addUp(lab: Command): void {
     .option('--datapaths <number>', 'datapath processes per host', wholeNumber(1, 16), 2)
     .option('--programs <directory>', 'programs to run instead of those of this build')
     .option('--netns', 'give every host a network of its own, with links to cut and to shape (as root)')
+    .addOption(
+      new Option('--coordinator <kind>', 'what decides: a file that all hosts open, or etcd')
+        .choices(['embedded', 'etcd'] as const)
+        .default('embedded')
+    )
+    .option(
+      '--tls',
+      'let hosts speak only with certificates, once there is an SR (with --netns or etcd always)'
+    )
+    .option('--witness', 'one host more, w1, which holds no data and may decide with the others')
     .option('--bare', 'make the hosts, and start nothing in them')
     .action(
       async (
@@ -44,13 +66,17 @@ function addUp(lab: Command): void {
           readonly datapaths: number
           readonly programs?: string
           readonly netns?: true
+          readonly coordinator: 'embedded' | 'etcd'
+          readonly tls?: true
+          readonly witness?: true
           readonly bare?: true
         }
       ) => {
         const out = new Console(options.json === true)
-        const { hosts, datapaths, programs = programsDirectory(), netns, bare } = options
-        out.line(`${bare === true ? 'Making' : 'Starting'} ${hosts} hosts in ${options.dir} ...`)
-        const wanted = { hosts, datapaths, programs, netns: netns === true, bare: bare === true }
+        const { hosts, netns, bare, witness } = options
+        const all = `${hosts} hosts${witness === true ? ' and a witness' : ''}`
+        out.line(`${bare === true ? 'Making' : 'Starting'} ${all} in ${options.dir} ...`)
+        const wanted = { ...options, programs: options.programs ?? programsDirectory() }
         const report = await labUp(options.dir, wanted, text => out.line(`  ${text}`))
         out.result(report)
         const [first] = report.hosts
@@ -65,21 +91,34 @@ function addUp(lab: Command): void {
     )
 }
 
+/** An action on all of a host, or on one of its programs. */
+function addProgramAction(
+  lab: Command,
+  name: string,
+  description: string,
+  action: (control: HostControl, program: string | undefined) => Promise<void>
+): void {
+  addHostAction(lab, name, description, (control, { process }) => action(control, process)).option(
+    '--process <name>',
+    'only this one of its programs, as `lab status` names them'
+  )
+}
+
 /** @param action returns a remark about how it went, if there is one */
 function addHostAction(
   lab: Command,
   name: string,
   description: string,
-  action: (control: HostControl) => Promise<string | undefined> | Promise<void>
-): void {
-  withLab(lab.command(name))
+  action: (control: HostControl, options: HostActionOptions) => Promise<string | undefined> | Promise<void>
+): Command {
+  return withLab(lab.command(name))
     .description(description)
-    .argument('<host>', 'name of the host: h1, h2, ...')
-    .action(async (host: string, options: LabOptions) => {
+    .argument('<host>', 'name of the host: h1, h2, ... or w1, the witness')
+    .action(async (host: string, options: LabOptions & HostActionOptions) => {
       const out = new Console(options.json === true)
       const control = await labHost(options.dir, host)
       const startedAt = performance.now()
-      const remark = (await action(control)) ?? ''
+      const remark = (await action(control, options)) ?? ''
       const status = await control.status()
       out.result(status)
       const seconds = ((performance.now() - startedAt) / 1000).toFixed(1)
@@ -101,7 +140,7 @@ function addStatus(lab: Command): void {
         { title: 'PROCESS', value: ({ process }) => process.name },
         { title: 'STATE', value: ({ process }) => process.condition },
         { title: 'PID', value: ({ process }) => String(process.pid ?? '-'), align: 'right' },
-        { title: 'RESTARTS', value: ({ process }) => String(process.restarts), align: 'right' },
+        { title: 'RESTARTS', value: ({ process }) => String(process.restarts ?? '-'), align: 'right' },
       ])
       if (links.length > 0) {
         out.line()

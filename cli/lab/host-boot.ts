@@ -5,6 +5,7 @@
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import fse from 'fs-extra'
+import { etcdOf } from './host-etcd.ts'
 import { type HostPaths } from './layout.ts'
 import { type PidFile, handlesIn } from './pid-file.ts'
 import { conditionOf, processesWithArguments } from '../../daemon/supervision/process-handle.ts'
@@ -19,7 +20,7 @@ const ATTACHMENTS = /^attached-\d+\.json$/
  */
 export async function isDown(paths: HostPaths, noted: PidFile): Promise<boolean> {
   const programs = handlesIn(noted).filter(({ name }) => name !== 'supervisor')
-  const found = await processesWithArguments('--config', paths.config)
+  const found = [...(await processesWithArguments('--config', paths.config)), ...(await etcdOf(paths))]
   return ![...programs.map(({ handle }) => handle), ...found].some(handle => conditionOf(handle) !== 'down')
 }
 

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { XosanError } from '../../core/errors.ts'
 import { lockFile } from './file-lock.ts'
+import { ETCD, etcdOf } from './host-etcd.ts'
 import { whileLabLocked } from './lab-lock.ts'
 import { type HostPaths, type Lab, type LabHost, hostPaths, programNames, readLab } from './layout.ts'
 import { ensureNetwork } from './network/make-network.ts'
@@ -20,11 +21,10 @@ import {
   signal,
   waitForCondition,
 } from '../../daemon/supervision/process-handle.ts'
-import { refuseUnencryptedPeers } from './programs.ts'
 import { waitUntilReady } from './readiness.ts'
 
 /** How long a supervisor may take to shut its host down: its programs' own times one after the other. */
-const SHUTDOWN_TIMEOUT_MS = 90_000
+const SHUTDOWN_TIMEOUT_MS = 120_000
 const PAUSE_TIMEOUT_MS = 10_000
 /** Another command holds a host's lock for as long as processes take to die. */
 const LOCK_WAIT_MS = 30_000
@@ -38,12 +38,13 @@ export interface ProcessStatus {
   readonly name: string
   readonly pid: number | null
   readonly condition: ProcessCondition
-  readonly restarts: number
+  /** By the host's supervisor; null for a member of etcd, which xosand looks after. */
+  readonly restarts: number | null
 }
 
 export interface HostStatus {
   readonly name: string
-  /** `up` when every process is, `down` when none is, `paused` when all are; else `partly`. */
+  /** `up` when every process is, `down` when none is, `paused` when all are; else `partly`. A member of etcd may lack. */
   readonly condition: ProcessCondition | 'partly'
   readonly processes: readonly ProcessStatus[]
 }
@@ -64,7 +65,6 @@ export class HostControl {
 
   /** Starts whatever is missing and resolves when everything answers. */
   async start(): Promise<void> {
-    if (hasNamespaces(this.#lab)) refuseUnencryptedPeers(this.#lab.programs)
     await this.#ensureSupervised()
     const ready = new AbortController()
     // The supervisor that is there now may be on its way out, by a shutdown that was ordered before us.
@@ -83,9 +83,15 @@ export class HostControl {
     }
   }
 
-  /** SIGKILL to everything, as when the host loses power, but that the page cache stays. */
-  async kill(): Promise<void> {
-    await this.#whileLocked(() => this.#killEverything())
+  /**
+   * SIGKILL to everything, as when the host loses power, but that the page cache stays.
+   *
+   * @param program ends this one only, which is then started again by whoever looks after it
+   * @throws XosanError INVALID_ARGUMENT when that does not run
+   */
+  async kill(program?: string): Promise<void> {
+    if (program === undefined) await this.#whileLocked(() => this.#killEverything())
+    else await killAll([await this.#running(program)])
   }
 
   /**
@@ -101,24 +107,30 @@ export class HostControl {
     }
     await killAll(await waitForCondition(supervisors, 'down', SHUTDOWN_TIMEOUT_MS))
     // Without a supervisor, or after one that hung, the programs are still there.
-    const killed = await stopPrograms(await readPidFile(this.paths.pids))
+    const killed = await stopPrograms(await readPidFile(this.paths.pids), this.paths)
     await this.#whileLocked(() => this.#killEverything())
     return killed
   }
 
-  /** SIGSTOP to everything: the host is there but says nothing, and wakes up later none the wiser. */
-  async pause(): Promise<void> {
-    await this.#signalAll('SIGSTOP', 'paused')
+  /**
+   * SIGSTOP to everything: the host is there but says nothing, and wakes up later none the wiser.
+   *
+   * @param program stops this one only
+   * @throws XosanError INVALID_ARGUMENT when that does not run
+   */
+  async pause(program?: string): Promise<void> {
+    await this.#signal('SIGSTOP', 'paused', program)
   }
 
-  async resume(): Promise<void> {
-    await this.#signalAll('SIGCONT', 'up')
+  /** Lets everything go on, or one program only. @throws as {@link pause} */
+  async resume(program?: string): Promise<void> {
+    await this.#signal('SIGCONT', 'up', program)
   }
 
   async status(): Promise<HostStatus> {
     const noted = handlesIn(await readPidFile(this.paths.pids))
     const known = new Map(noted.map(({ name, ...run }) => [name, run]))
-    const processes = ['supervisor', ...programNames(this.#lab)].map((name): ProcessStatus => {
+    const own = ['supervisor', ...programNames(this.#lab, this.host)].map((name): ProcessStatus => {
       const run = known.get(name)
       const condition = run === undefined ? 'down' : conditionOf(run.handle)
       return {
@@ -128,6 +140,13 @@ export class HostControl {
         restarts: run?.restarts ?? 0,
       }
     })
+    const etcd = (await etcdOf(this.paths)).map((handle): ProcessStatus => ({
+      name: ETCD,
+      condition: conditionOf(handle),
+      pid: handle.pid,
+      restarts: null,
+    }))
+    const processes = [...own, ...etcd]
     const conditions = new Set(processes.map(process => process.condition))
     const [only] = conditions
     return {
@@ -137,10 +156,11 @@ export class HostControl {
     }
   }
 
-  /** The programs that its supervisor has noted, by name, and the supervisor. */
+  /** The programs that its supervisor has noted, by name, the supervisor, and its member of etcd. */
   async named(): Promise<ReadonlyMap<string, ProcessHandle>> {
     const noted = handlesIn(await readPidFile(this.paths.pids))
-    return new Map(noted.map(({ name, handle }) => [name, handle]))
+    const etcd = (await etcdOf(this.paths)).map(handle => ({ name: ETCD, handle }))
+    return new Map([...noted, ...etcd].map(({ name, handle }) => [name, handle]))
   }
 
   /** Everything of this host that lives, the supervisor first; in a namespace also what others started in it. */
@@ -150,14 +170,30 @@ export class HostControl {
       ...(await this.#supervisors()),
       ...noted,
       ...(await processesWithArguments('--config', this.paths.config)),
+      ...(await etcdOf(this.paths)),
       ...(await processesInHost(this.#lab, this.host)),
     ]
     const byPid = new Map(found.map(handle => [handle.pid, handle]))
     return [...byPid.values()].filter(handle => conditionOf(handle) !== 'down')
   }
 
-  async #signalAll(name: 'SIGSTOP' | 'SIGCONT', condition: ProcessCondition): Promise<void> {
-    const handles = await this.processes()
+  async #running(program: string): Promise<ProcessHandle> {
+    const running = [...(await this.named())].filter(([, handle]) => conditionOf(handle) !== 'down')
+    const found = running.find(([name]) => name === program)
+    if (found !== undefined) return found[1]
+    const names = running.map(([name]) => name).join(', ')
+    throw new XosanError('INVALID_ARGUMENT', {
+      what: `program ${program} of ${this.host.name}`,
+      reason: names === '' ? 'nothing of this host runs' : `running are ${names}`,
+    })
+  }
+
+  async #signal(
+    name: 'SIGSTOP' | 'SIGCONT',
+    condition: ProcessCondition,
+    program: string | undefined
+  ): Promise<void> {
+    const handles = program === undefined ? await this.processes() : [await this.#running(program)]
     for (const handle of handles) {
       signal(handle, name)
     }
@@ -178,8 +214,14 @@ export class HostControl {
           deadlineMs: UP_TIMEOUT_MS,
         })
       }
-      await waitUntilReady(this.#lab, this.paths)
-    } while ((await this.status()).condition !== 'up')
+      await waitUntilReady(this.#lab, this.host, this.paths)
+    } while (!(await this.#isSupervisedWhole()))
+  }
+
+  /** Whether all that the supervisor looks after runs; whether a member of etcd does is xosand's business. */
+  async #isSupervisedWhole(): Promise<boolean> {
+    const { processes } = await this.status()
+    return processes.every(({ name, condition }) => name === ETCD || condition === 'up')
   }
 
   /** @throws XosanError INVALID_ARGUMENT when the lab has been removed meanwhile */

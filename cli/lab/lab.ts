@@ -8,8 +8,16 @@ import { createServer } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
 import fse from 'fs-extra'
 import { XosanError } from '../../core/errors.ts'
-import { installPlugins } from '../../plugins/smapiv3/install.ts'
 import { HostControl, type HostStatus } from './host-control.ts'
+import { PORTS, PRIVATE, prepareHosts } from './host-files.ts'
+import { whileLabLocked } from './lab-lock.ts'
+import {
+  type LabUpOptions,
+  NAMESPACED,
+  choicesOf,
+  requirePrograms,
+  requireSameChoices,
+} from './lab-options.ts'
 import {
   type Lab,
   chooseRunDirectory,
@@ -20,7 +28,6 @@ import {
   readLab,
   requireLab,
 } from './layout.ts'
-import { whileLabLocked } from './lab-lock.ts'
 import { requireNetworkTools } from './network/iproute.ts'
 import { ensureNetwork } from './network/make-network.ts'
 import {
@@ -30,29 +37,12 @@ import {
   networkSubnet,
   removeNetwork,
 } from './network/namespaces.ts'
-import { checkPrograms, refuseUnencryptedPeers } from './programs.ts'
 
-/** What needs root and programs, for messages. */
-const NAMESPACED = 'A lab whose hosts have network namespaces'
-/** Nobody else's business: there are sockets and the volumes' content below. */
-const PRIVATE = { mode: 0o700 }
-/** Every lab host has an address of its own, so all use the ports of a real host. */
-const PORTS = { peer: 7700, datapath: 7710, nbd: 7730 }
+/** Name of the host without data. */
+const WITNESS = 'w1'
 
 /** What an interrupted `labUp` may leave before there is a lab. */
 const OWN_FILES = ['lab.lock', 'lab.json.new']
-
-export interface LabUpOptions {
-  readonly hosts: number
-  /** Datapath processes per host. */
-  readonly datapaths: number
-  /** Directory of the programs to run. */
-  readonly programs: string
-  /** Whether each host is a network namespace, which needs root. */
-  readonly netns?: boolean
-  /** Makes the hosts and their network, and starts nothing in them. */
-  readonly bare?: boolean
-}
 
 /** What a caller needs to use a lab: the JSON of `xosan lab up`. */
 export interface LabReport {
@@ -60,8 +50,11 @@ export interface LabReport {
     readonly name: string
     readonly uuid: string
     readonly address: string
+    /** It has no datapath processes, and so no volumes. */
+    readonly witness?: true | undefined
     readonly pluginRoot: string
     readonly controlSocket: string
+    /** By name of the program; `etcd` where a member of etcd runs. */
     readonly pids: Readonly<Record<string, number | null>>
   }[]
 }
@@ -73,7 +66,7 @@ export type Progress = (text: string) => void
  * Makes the lab when the directory holds none, starts what does not run, and resolves when all is up.
  *
  * @throws XosanError INVALID_ARGUMENT when the directory holds something else, or another lab; DAEMON_UNREACHABLE
- *   when a program does not come up; with `netns` also ROOT_REQUIRED, PROGRAM_MISSING, LAB_NETWORK_BROKEN
+ *   when a program does not come up; with `netns` or etcd also ROOT_REQUIRED, PROGRAM_MISSING, LAB_NETWORK_BROKEN
  */
 export async function labUp(
   directory: string,
@@ -81,11 +74,7 @@ export async function labUp(
   progress: Progress
 ): Promise<LabReport> {
   const path = resolve(directory)
-  if (options.netns === true) {
-    requireNetworkTools(NAMESPACED)
-    if (options.bare !== true) refuseUnencryptedPeers(options.programs)
-  }
-  checkPrograms(options.programs)
+  requirePrograms(options)
   const createdDirectory = !(await fse.pathExists(path))
   await fse.ensureDir(path, PRIVATE)
   // Also before the lock, whose file would be the first trace in a directory that is not ours.
@@ -158,37 +147,31 @@ async function existingLab(path: string, options: LabUpOptions): Promise<Lab | n
     }
     return null
   }
-  if (lab.hosts.length !== options.hosts || lab.datapaths !== options.datapaths) {
-    throw new XosanError('INVALID_ARGUMENT', {
-      what: path,
-      reason: `it holds a lab of ${lab.hosts.length} hosts with ${lab.datapaths} datapath processes each`,
-    })
-  }
-  if (hasNamespaces(lab) !== (options.netns === true)) {
-    throw new XosanError('INVALID_ARGUMENT', {
-      what: path,
-      reason: `it holds a lab ${hasNamespaces(lab) ? 'with' : 'without'} network namespaces (--netns)`,
-    })
-  }
+  requireSameChoices(path, lab, options)
   return lab
 }
 
 async function makeLab(path: string, options: LabUpOptions, createdDirectory: boolean): Promise<Lab> {
-  const network: Lab['network'] =
-    options.netns === true ? { kind: 'netns', name: networkName(path) } : { kind: 'none' }
-  const subnet = network.kind === 'netns' ? networkSubnet(network.name) : await freeSubnet(options.hosts)
+  const { hosts, datapaths, netns, coordinator, tls, witness } = choicesOf(options)
+  const names = Array.from({ length: hosts }, (_, index) => `h${index + 1}`)
+  if (witness) names.push(WITNESS)
+  const network: Lab['network'] = netns ? { kind: 'netns', name: networkName(path) } : { kind: 'none' }
+  const subnet = network.kind === 'netns' ? networkSubnet(network.name) : await freeSubnet(names.length)
   const lab: Lab = {
     version: 1,
     network,
+    coordinator,
+    tls,
     subnet,
     programs: options.programs,
-    runDirectory: await chooseRunDirectory(path, options.hosts),
+    runDirectory: await chooseRunDirectory(path, hosts),
     createdDirectory,
-    datapaths: options.datapaths,
-    hosts: Array.from({ length: options.hosts }, (_, index) => ({
-      name: `h${index + 1}`,
+    datapaths,
+    hosts: names.map((name, index) => ({
+      name,
       uuid: randomUUID(),
       address: `${subnet}.${index + 1}`,
+      ...(name === WITNESS ? { witness: true as const } : {}),
     })),
   }
   // First of all, so that a lab whose making was interrupted can be brought up again, or down.
@@ -198,28 +181,6 @@ async function makeLab(path: string, options: LabUpOptions, createdDirectory: bo
   // Of a lab that was here before and whose directory was removed while it was up.
   if (network.kind === 'netns') await removeNetwork(network.name)
   return lab
-}
-
-/** Lays out the directories of all hosts; what is there stays, but for the entry scripts, which become today's. */
-async function prepareHosts(path: string, lab: Lab): Promise<void> {
-  await fse.ensureDir(dirname(coordinatorFile(path)), PRIVATE)
-  for (const host of lab.hosts) {
-    const paths = hostPaths(path, lab, host.name)
-    for (const made of [paths.run, paths.state, paths.stores, paths.log, paths.pluginRoot]) {
-      await fse.ensureDir(made, PRIVATE)
-    }
-    const config = {
-      host,
-      runDirectory: paths.run,
-      stateDirectory: paths.state,
-      defaultPath: paths.stores,
-      datapaths: lab.datapaths,
-      ports: PORTS,
-      coordinator: { kind: 'embedded', path: coordinatorFile(path) },
-    }
-    await writeFile(paths.config, `${JSON.stringify(config, null, 2)}\n`, { mode: 0o600 })
-    await installPlugins(paths.pluginRoot, { controlSocket: paths.controlSocket })
-  }
 }
 
 /** A loopback subnet on which nobody listens, so that several labs can be up at once. */

@@ -3,8 +3,8 @@
  *
  *     lab.json            this file's schema: subnet, hosts, where the sockets are
  *     lab.lock            held while a command changes the lab
- *     coordinator/        the embedded coordinator's database, shared by all hosts
- *     h1/ h2/ ...         one host each
+ *     coordinator/        the embedded coordinator's database, shared by all hosts (none with etcd)
+ *     h1/ h2/ ... w1/     one host each; w1 is the witness
  *       config.json       what xosand and the datapath processes read
  *       pids.json         who runs, written by the host's supervisor
  *       state/ stores/ log/ plugins/
@@ -22,9 +22,11 @@ const SOCKET_PATH_BYTES_MAX = 107
 const SOCKET_NAME_BYTES = 62
 
 const labHostSchema = z.strictObject({
-  name: z.string().regex(/^h[1-9]\d?$/),
+  name: z.string().regex(/^(h[1-9]\d?|w1)$/),
   uuid: z.uuid(),
   address: z.ipv4(),
+  /** It has no datapath processes and no stores; it may have a member of etcd. */
+  witness: z.literal(true).optional(),
 })
 
 const networkSchema = z.discriminatedUnion('kind', [
@@ -34,9 +36,13 @@ const networkSchema = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('netns'), name: z.string().regex(/^xosan-[0-9a-f]{8}$/) }),
 ])
 
+/** What has a default was added later: a lab that was made before goes on. */
 const labSchema = z.strictObject({
   version: z.literal(1),
   network: networkSchema.default({ kind: 'none' }),
+  coordinator: z.enum(['embedded', 'etcd']).default('embedded'),
+  /** Whether the hosts speak to each other with certificates only, and so to nobody before there is an SR. */
+  tls: z.boolean().default(false),
   /** First three bytes of every host's address. */
   subnet: z.string().regex(/^(127|10)\.\d{1,3}\.\d{1,3}$/),
   /** Directory of the programs that the hosts run. */
@@ -47,7 +53,7 @@ const labSchema = z.strictObject({
   createdDirectory: z.boolean(),
   /** Datapath processes per host. */
   datapaths: z.number().int().min(1).max(16),
-  hosts: z.array(labHostSchema).min(1).max(99),
+  hosts: z.array(labHostSchema).min(1).max(100),
 })
 
 export type LabHost = z.infer<typeof labHostSchema>
@@ -95,10 +101,13 @@ export function hostPaths(directory: string, lab: Lab, host: string): HostPaths 
 export const datapathSocket = (paths: HostPaths, index: number): string =>
   join(paths.run, `datapath-${index}.sock`)
 
-/** The programs of a host in the order in which they start. */
-export const programNames = (lab: Lab): string[] => [
+/** How many datapath processes a host has. */
+export const datapathsOf = (lab: Lab, host: LabHost): number => (host.witness === true ? 0 : lab.datapaths)
+
+/** The programs that a host's supervisor starts, in this order. */
+export const programNames = (lab: Lab, host: LabHost): string[] => [
   'xosand',
-  ...Array.from({ length: lab.datapaths }, (_, index) => `datapath-${index}`),
+  ...Array.from({ length: datapathsOf(lab, host) }, (_, index) => `datapath-${index}`),
 ]
 
 /**
@@ -131,7 +140,9 @@ export async function readLab(directory: string): Promise<Lab | null> {
     throw error
   }
   try {
-    return labSchema.parse(JSON.parse(text))
+    const lab = labSchema.parse(JSON.parse(text))
+    // Labs with networks were there before TLS was, without programs; now they have both.
+    return { ...lab, tls: lab.tls || lab.network.kind === 'netns' }
   } catch (error) {
     throw new XosanError('INVALID_ARGUMENT', { what: labFile(directory), reason: reasonOf(error) })
   }

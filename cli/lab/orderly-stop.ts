@@ -1,3 +1,5 @@
+import { ETCD, etcdOf } from './host-etcd.ts'
+import { type HostPaths } from './layout.ts'
 import { type PidFile, handlesIn } from './pid-file.ts'
 import { type ProcessHandle, signal, waitForCondition } from '../../daemon/supervision/process-handle.ts'
 
@@ -6,29 +8,35 @@ const STOP_TIMEOUT_MS = 30_000
 /** How long a killed process may take to be gone, in milliseconds. Far beyond anything but a stuck disk. */
 const KILL_TIMEOUT_MS = 10_000
 
+interface Program {
+  readonly name: string
+  readonly handle: ProcessHandle
+}
+
 /**
- * Ends the programs of a host with SIGTERM: the datapath processes first, while xosand still answers, as a
- * host's shutdown does. What does not end in time is killed.
+ * Ends the programs of a host with SIGTERM, as a host's shutdown does: the datapath processes first, while xosand still
+ * answers, and its member of etcd last, which xosand would start again. What does not end in time is killed.
  *
  * @returns names of the programs that had to be killed
  */
-export async function stopPrograms(file: PidFile): Promise<string[]> {
+export async function stopPrograms(file: PidFile, paths: HostPaths): Promise<string[]> {
   const programs = handlesIn(file).filter(({ name }) => name !== 'supervisor')
-  const killed: string[] = []
-  for (const group of [
-    programs.filter(({ name }) => name !== 'xosand'),
-    programs.filter(({ name }) => name === 'xosand'),
-  ]) {
-    const handles = group.map(({ handle }) => handle)
-    for (const handle of handles) {
-      signal(handle, 'SIGCONT')
-      signal(handle, 'SIGTERM')
-    }
-    const left = await waitForCondition(handles, 'down', STOP_TIMEOUT_MS)
-    await killAll(left)
-    killed.push(...group.filter(({ handle }) => left.includes(handle)).map(({ name }) => name))
+  return [
+    ...(await stopAll(programs.filter(({ name }) => name !== 'xosand'))),
+    ...(await stopAll(programs.filter(({ name }) => name === 'xosand'))),
+    ...(await stopAll((await etcdOf(paths)).map(handle => ({ name: ETCD, handle })))),
+  ]
+}
+
+async function stopAll(programs: readonly Program[]): Promise<string[]> {
+  const handles = programs.map(({ handle }) => handle)
+  for (const handle of handles) {
+    signal(handle, 'SIGCONT')
+    signal(handle, 'SIGTERM')
   }
-  return killed
+  const left = await waitForCondition(handles, 'down', STOP_TIMEOUT_MS)
+  await killAll(left)
+  return programs.filter(({ handle }) => left.includes(handle)).map(({ name }) => name)
 }
 
 /** SIGKILL, in the given order; resolves when all are gone. @throws Error when one does not go */

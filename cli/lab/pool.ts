@@ -34,13 +34,18 @@ const implementations = z.object({
 /** dom0's own domain, as xapi names it when it uses a disk itself. */
 const DOMAIN = 'u0_lab'
 
-/** Makes an SR on one host and attaches it on all. @param configuration device-config of `xe sr-create` */
+/**
+ * Makes an SR on one host and attaches it on all but witnesses, of which xapi knows nothing.
+ *
+ * @param configuration device-config of `xe sr-create`
+ */
 export async function createSr(
   hosts: readonly PoolHost[],
   uuid: string,
   configuration: Readonly<Record<string, string>>
 ): Promise<PoolSr> {
-  const [first] = hosts
+  const pluggable = hosts.filter(({ witness }) => witness !== true)
+  const [first] = pluggable
   const deviceConfig = dictionary.parse(
     await callEntryScript(first!.pluginRoot, 'volume', 'SR.create', {
       dbg: 'lab',
@@ -51,7 +56,7 @@ export async function createSr(
     })
   )
   const attached = await Promise.all(
-    hosts.map(host =>
+    pluggable.map(host =>
       callEntryScript(host.pluginRoot, 'volume', 'SR.attach', { dbg: 'lab', configuration: deviceConfig })
     )
   )

@@ -22,23 +22,6 @@ export function programsDirectory(): string {
   return existsSync(join(here, SUPERVISOR)) ? here : join(projectRoot(), 'dist')
 }
 
-/**
- * Says at once what the programs of this build would say in their logs: between hosts they listen on loopback only,
- * because their connections are not encrypted yet (`rpc/listen.ts`). Other programs are taken at their word.
- *
- * @param directory of the programs that hosts with addresses of their own shall run
- * @throws XosanError UNSUPPORTED
- */
-export function refuseUnencryptedPeers(directory: string): void {
-  if (directory !== programsDirectory()) return
-  throw new XosanError('UNSUPPORTED', {
-    what: 'Running XOSAN in hosts with network namespaces',
-    reason:
-      'connections between hosts are not encrypted yet, so they never leave the loopback; ' +
-      '`lab up --netns --bare` makes the hosts and their network, and `lab exec` runs other programs there',
-  })
-}
-
 /** @throws XosanError INVALID_ARGUMENT when a program that lab hosts run is not there */
 export function checkPrograms(directory: string): void {
   const missing = [SUPERVISOR, 'xosand.js', 'xosan-datapath.js'].filter(

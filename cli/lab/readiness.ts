@@ -5,7 +5,7 @@ import { z } from 'zod'
 import { XosanError, reasonOf } from '../../core/errors.ts'
 import { createNodeClock } from '../../daemon/ports/node-clock.ts'
 import { RpcClient } from '../../rpc/client.ts'
-import { type HostPaths, type Lab, datapathSocket, programNames } from './layout.ts'
+import { type HostPaths, type Lab, type LabHost, datapathSocket, programNames } from './layout.ts'
 
 const clock = createNodeClock()
 
@@ -17,11 +17,16 @@ const RETRY_MS = 50
 /** So much of the end of a log is shown when its program does not come up. */
 const LOG_TAIL_BYTES = 2_000
 
-/** Resolves when xosand and every datapath process of a host answer. @throws XosanError with the log's end */
-export async function waitUntilReady(lab: Lab, paths: HostPaths): Promise<void> {
+/**
+ * Resolves when xosand and every datapath process of a host answer. Nothing else: with TLS a host is in no cluster
+ * before there is an SR, and then has a member of etcd or not.
+ *
+ * @throws XosanError DAEMON_UNREACHABLE with the log's end
+ */
+export async function waitUntilReady(lab: Lab, host: LabHost, paths: HostPaths): Promise<void> {
   const end = performance.now() + READY_TIMEOUT_MS
   await Promise.all(
-    programNames(lab).map(async name => {
+    programNames(lab, host).map(async name => {
       const [socket, method] =
         name === 'xosand'
           ? [paths.controlSocket, 'status']

@@ -14,7 +14,15 @@ import { bootId } from '../../daemon/supervision/run.ts'
 import { type ProgramCommand, Supervised } from '../../daemon/supervision/supervised.ts'
 import { type FileLock, lockFile } from './file-lock.ts'
 import { forgetDomains, isDown } from './host-boot.ts'
-import { type HostPaths, type Lab, hostNamed, hostPaths, programNames, readLab } from './layout.ts'
+import {
+  type HostPaths,
+  type Lab,
+  type LabHost,
+  hostNamed,
+  hostPaths,
+  programNames,
+  readLab,
+} from './layout.ts'
 import { stopPrograms } from './orderly-stop.ts'
 import { type PidFile, readPidFile, writePidFile } from './pid-file.ts'
 
@@ -46,10 +54,10 @@ class Supervisor {
   readonly #self = handleOf(process.pid)
   #writing: Promise<void> = Promise.resolve()
 
-  constructor(lab: Lab, paths: HostPaths, lock: FileLock) {
+  constructor(lab: Lab, host: LabHost, paths: HostPaths, lock: FileLock) {
     this.#lock = lock
     this.#paths = paths
-    this.#programs = programNames(lab).map(
+    this.#programs = programNames(lab, host).map(
       name => new Supervised(commandOf(name, lab, paths), RESTART_PAUSES, what => this.#changed(what))
     )
   }
@@ -70,7 +78,7 @@ class Supervisor {
     for (const program of this.#programs) {
       program.stopRestarting()
     }
-    const killed = await stopPrograms(this.#state())
+    const killed = await stopPrograms(this.#state(), this.#paths)
     if (killed.length > 0) {
       log(`had to kill ${killed.join(', ')}`)
     }
@@ -105,9 +113,10 @@ async function main(): Promise<void> {
   if (directory === undefined || name === undefined || lab === null) {
     throw new Error('usage: xosan-lab-host LAB-DIRECTORY HOST')
   }
-  const paths = hostPaths(directory, lab, hostNamed(lab, name).name)
+  const host = hostNamed(lab, name)
+  const paths = hostPaths(directory, lab, host.name)
   const lock = await lockFile(paths.supervisorLock, LOCK_WAIT_MS)
-  const supervisor = new Supervisor(lab, paths, lock)
+  const supervisor = new Supervisor(lab, host, paths, lock)
   let stopping = false
   const stop = (): void => {
     if (!stopping) {

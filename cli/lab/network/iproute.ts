@@ -1,10 +1,9 @@
 /** Runs the programs of iproute2, through which the kernel is told about namespaces, links and queues. */
 import { execFile } from 'node:child_process'
-import { accessSync, constants } from 'node:fs'
-import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { type z } from 'zod'
 import { XosanError, reasonOf } from '../../../core/errors.ts'
+import { PATH, requireProgram } from '../find-program.ts'
 
 const execute = promisify(execFile)
 
@@ -14,37 +13,13 @@ const PACKAGES = { ip: 'iproute2', tc: 'iproute2', nsenter: 'util-linux' } as co
 /** A command of iproute2 takes milliseconds; one that hangs on a kernel lock must not hang the lab. */
 const TIMEOUT_MS = 20_000
 
-/** Where administrators' programs are is not in every root's PATH (after `su`, in cron). */
-const PATH = `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin`
-
 /**
  * @param what the lab wants to do, as the beginning of a sentence
  * @throws XosanError ROOT_REQUIRED, PROGRAM_MISSING
  */
 export function requireNetworkTools(what: string): void {
   if (process.geteuid?.() !== 0) throw new XosanError('ROOT_REQUIRED', { what })
-  for (const program of Object.keys(PACKAGES) as (keyof typeof PACKAGES)[]) {
-    if (findProgram(program) === null) {
-      throw new XosanError('PROGRAM_MISSING', { what, program, package: PACKAGES[program] })
-    }
-  }
-}
-
-/** Absolute path of a program. @returns null when it is not installed */
-export function findProgram(name: keyof typeof PACKAGES): string | null {
-  const paths = PATH.split(':')
-    .filter(directory => directory !== '')
-    .map(directory => join(directory, name))
-  return paths.find(isExecutable) ?? null
-}
-
-function isExecutable(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK)
-    return true
-  } catch {
-    return false
-  }
+  for (const [program, packageName] of Object.entries(PACKAGES)) requireProgram(what, program, packageName)
 }
 
 /** Runs `ip` with these words. @throws XosanError LAB_NETWORK_BROKEN with what it said */

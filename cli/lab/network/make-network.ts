@@ -31,8 +31,8 @@ interface SwitchInterface {
   readonly connected: boolean
 }
 
-/** The interface of the switch to which a host's link goes. */
-export const portOf = (host: LabHost): string => `p${host.name.slice(1)}`
+/** The interface of the switch to which a host's link goes: numbered as the host's address. */
+export const portOf = ({ address }: LabHost): string => `p${address.slice(address.lastIndexOf('.') + 1)}`
 
 /** A host's hardware address: locally administered, and made of the host's IP address. */
 export function hardwareAddress(address: string): string {

@@ -10,7 +10,8 @@ import { XosanError } from '../../../core/errors.ts'
 import { type Lab, type LabHost } from '../layout.ts'
 import { killAll } from '../orderly-stop.ts'
 import { type ProcessHandle, handleOf } from '../../../daemon/supervision/process-handle.ts'
-import { findProgram, ip } from './iproute.ts'
+import { findProgram } from '../find-program.ts'
+import { ip } from './iproute.ts'
 
 /** Where `ip netns` keeps the names: see ip-netns(8). */
 const NAMES = '/run/netns'

@@ -51,7 +51,7 @@ describe('xosan lab', function () {
     return hosts.find(({ name }) => name === host)!
   }
   const restartsOf = async (host: string, name: string): Promise<number> =>
-    (await statusOf(host)).processes.find(process => process.name === name)!.restarts
+    (await statusOf(host)).processes.find(process => process.name === name)?.restarts ?? NaN
   const up = (): Promise<LabReport> =>
     xosan('lab', 'up', '--hosts', '2', '--dir', directory, '--programs', programs)
   const onHost = (action: string, host: string): Promise<HostStatus> =>

@@ -10,9 +10,10 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { labCommand, labCut, labCutOneWay, labJoin, labLinks, labShape } from '../../../cli/lab/lab-links.ts'
 import { type LabReport, labDown, labHost, labUp } from '../../../cli/lab/lab.ts'
-import { findProgram, ip } from '../../../cli/lab/network/iproute.ts'
+import { findProgram } from '../../../cli/lab/find-program.ts'
+import { ip } from '../../../cli/lab/network/iproute.ts'
 import { namespacesOf, networkName, removeNetwork } from '../../../cli/lab/network/namespaces.ts'
-import { programsDirectory, projectRoot } from '../../../cli/lab/programs.ts'
+import { projectRoot } from '../../../cli/lab/programs.ts'
 import { LabProbe } from '../../support/lab-probe.ts'
 // The build script is JavaScript: it must run before anything is compiled.
 import { buildAll } from '../../../scripts/build.mjs'
@@ -67,7 +68,6 @@ function theLab(this: Mocha.Suite): void {
       'xosan-datapath': 'test/support/stub-program.ts',
       'xosan-lab-host': 'cli/lab/supervisor.ts',
     })
-    // Elsewhere, so that the stubs are not what this command takes for the programs of its build.
     await buildAll(join(built, 'command'), {
       xosan: 'cli/main.ts',
       'net-probe': 'test/support/net-probe.ts',
@@ -409,13 +409,6 @@ function theLab(this: Mocha.Suite): void {
         assert.equal(code, 7)
         return true
       })
-    })
-
-    it("does not start this build's programs, which do not encrypt what they send to other hosts, and leaves nothing", async () => {
-      const wanted = { hosts: 2, datapaths: 1, programs: programsDirectory(), netns: true }
-      await assert.rejects(labUp(directory, wanted, quiet), { code: 'UNSUPPORTED' })
-      assert.ok(!existsSync(directory))
-      assert.deepEqual(await namespacesOf(networkName(directory)), [])
     })
   })
 }
