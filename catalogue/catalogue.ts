@@ -7,6 +7,7 @@ import { type ParsedKey, parseKey } from '../cluster/keys.ts'
 import {
   type TombstoneRecord,
   parseHostRecord,
+  parseMemberRecord,
   parseSrRecord,
   parseStoreRecord,
   parseTombstoneRecord,
@@ -209,6 +210,8 @@ function readRecord(parsed: ParsedKey, { key, value }: Entry): Examined {
       return { kind: 'readable' }
     case 'host':
       return named(parsed.host, parseHostRecord(key, value).host)
+    case 'member':
+      return named(parsed.host, parseMemberRecord(key, value).host)
     case 'sr':
       return named(parsed.sr, parseSrRecord(key, value).sr)
     case 'store':

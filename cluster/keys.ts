@@ -3,6 +3,7 @@
  *
  *     identity                           which coordinator this is (see catalogue/follower.ts)
  *     hosts/<host>                       where a host can be reached
+ *     members/<host>                     the certificates by which a host is known (trust/members.ts)
  *     srs/<sr>/record                    an SR and its configuration
  *     srs/<sr>/stores/<host>             a host's store of an SR, and its space
  *     srs/<sr>/volumes/<volume>/state    who may write a volume; changed by compare-and-swap only
@@ -20,6 +21,7 @@ import { volumeKey } from '../rpc/identifiers.ts'
 export type ParsedKey =
   | { readonly kind: 'identity' }
   | { readonly kind: 'host'; readonly host: HostId }
+  | { readonly kind: 'member'; readonly host: HostId }
   | { readonly kind: 'sr'; readonly sr: SrId }
   | { readonly kind: 'store'; readonly sr: SrId; readonly host: HostId }
   | { readonly kind: 'volume-state'; readonly sr: SrId; readonly volume: VolumeKey }
@@ -29,10 +31,13 @@ export type ParsedKey =
 
 export const IDENTITY_KEY = 'identity'
 export const HOSTS_PREFIX = 'hosts/'
+export const MEMBERS_PREFIX = 'members/'
 export const SRS_PREFIX = 'srs/'
 
 /** Key of a host's record. @throws INVALID_ARGUMENT when the id is no UUID; so do all builders below */
 export const hostKey = (host: HostId): string => `${HOSTS_PREFIX}${checked(host, 'host')}`
+/** Key of what a host is known by. */
+export const memberKey = (host: HostId): string => `${MEMBERS_PREFIX}${checked(host, 'host')}`
 /** Prefix of everything that belongs to an SR. */
 export const srPrefix = (sr: SrId): string => `${SRS_PREFIX}${checked(sr, 'SR')}/`
 export const srKey = (sr: SrId): string => `${srPrefix(sr)}record`
@@ -56,6 +61,9 @@ export function parseKey(key: string): ParsedKey {
   }
   if (top === 'hosts' && parts.length === 2 && isId(first)) {
     return { kind: 'host', host: first as HostId }
+  }
+  if (top === 'members' && parts.length === 2 && isId(first)) {
+    return { kind: 'member', host: first as HostId }
   }
   if (top !== 'srs' || !isId(first)) {
     return { kind: 'other' }

@@ -10,6 +10,8 @@ import {
   type VolumeKey,
 } from '../core/units.ts'
 import { bytes, hostId, replicaId, srId, storeId, volumeKey } from '../rpc/identifiers.ts'
+import { memberSchema } from '../trust/member-text.ts'
+import { type Member } from '../trust/members.ts'
 import { parseRecord, serialiseRecord } from './record-text.ts'
 import { operationSchema } from './volume-state.ts'
 
@@ -80,6 +82,11 @@ export interface TombstoneRecord {
   readonly replica: ReplicaId
 }
 
+/** By which certificates a host is known (`trust/members.ts`). */
+export interface MemberRecord extends Member {
+  readonly version: 1
+}
+
 /** More datapath processes than this would not fit into the memory of a dom0. */
 const DATAPATHS_MAX = 64
 
@@ -140,6 +147,8 @@ const tombstoneSchema = z.strictObject({
   replica: replicaId,
 }) satisfies z.ZodType<TombstoneRecord>
 
+const memberRecordSchema = memberSchema.extend({ version: z.literal(1) }) satisfies z.ZodType<MemberRecord>
+
 /** Parses a record found under a key. @throws RECORD_INVALID; so do all below */
 export const parseHostRecord = (key: string, text: string): HostRecord => parseRecord(hostSchema, key, text)
 export const parseSrRecord = (key: string, text: string): SrRecord => parseRecord(srSchema, key, text)
@@ -147,6 +156,8 @@ export const parseStoreRecord = (key: string, text: string): StoreRecord =>
   parseRecord(storeSchema, key, text)
 export const parseTombstoneRecord = (key: string, text: string): TombstoneRecord =>
   parseRecord(tombstoneSchema, key, text)
+export const parseMemberRecord = (key: string, text: string): MemberRecord =>
+  parseRecord(memberRecordSchema, key, text)
 
 /** The canonical text of a record. @throws RECORD_INVALID rather than write what no host could read; so do all below */
 export const serialiseHostRecord = (key: string, record: HostRecord): string =>
@@ -157,3 +168,5 @@ export const serialiseStoreRecord = (key: string, record: StoreRecord): string =
   serialiseRecord(storeSchema, key, record)
 export const serialiseTombstoneRecord = (key: string, record: TombstoneRecord): string =>
   serialiseRecord(tombstoneSchema, key, record)
+export const serialiseMemberRecord = (key: string, record: MemberRecord): string =>
+  serialiseRecord(memberRecordSchema, key, record)

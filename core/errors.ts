@@ -206,6 +206,21 @@ export const ERRORS = {
     retriable: false,
   },
   // -- trust ----------------------------------------------------------------------------------------------------
+  NOT_IN_CLUSTER: {
+    sentence: 'This host is in no SR.',
+    next: 'Create an SR on a host of the pool (`xe sr-create type=xosan ...`), or let this host join one.',
+    retriable: false,
+  },
+  HOST_IN_ANOTHER_SR: {
+    sentence: 'Host {host} is in SR {sr} already, and a host can be in one XOSAN SR only.',
+    next: 'Use that SR, or destroy it first.',
+    retriable: false,
+  },
+  CLOCKS_DIFFER: {
+    sentence: 'The time of day on host {host} differs from this host\'s by {hours} hours.',
+    next: 'Set the clocks of both hosts (certificates end at a time of day), and try again.',
+    retriable: false,
+  },
   PEER_NOT_TRUSTED: {
     sentence: '{host} could not show that it is the host it should be: {reason}.',
     next: 'The connection is closed. Check that the host is a member, and the clocks of both.',

@@ -56,6 +56,12 @@ export class Datapaths implements LocalDatapath {
     params: DatapathParams<M>,
     deadlineMs: number
   ): Promise<DatapathResult<M>> {
+    if (this.#clients.length === 0) {
+      throw new XosanError('UNSUPPORTED', {
+        what: 'Volumes on a witness',
+        reason: 'it holds no data and runs no datapath process',
+      })
+    }
     // The keys in parameters are checked texts already; only their brand is lost in the schema's input type.
     const index = datapathIndexOf(params.volume as VolumeKey, this.#clients.length)
     const startedAt = this.#clock.now()
@@ -71,12 +77,15 @@ export class Datapaths implements LocalDatapath {
     }
   }
 
-  /** Makes all processes read `stores.json` again. @throws XosanError what one that is up answered */
-  async reload(): Promise<void> {
+  /**
+   * Makes all processes look at their files again: `stores.json`, or the cluster's.
+   * @throws XosanError what one that is up answered
+   */
+  async reload(method: 'store.reload' | 'cluster.reload'): Promise<void> {
     await Promise.all(
       this.#clients.map(async (_, index) => {
         try {
-          await this.#callAt(index, 'store.reload', {}, RELOAD_MS)
+          await this.#callAt(index, method, {}, RELOAD_MS)
         } catch (error) {
           if (!hasCode(error, 'DATAPATH_UNREACHABLE')) throw error
         }

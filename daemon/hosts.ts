@@ -6,23 +6,29 @@ import { type HostRecord } from '../cluster/records.ts'
 import { RpcClient } from '../rpc/client.ts'
 import { datapathApi, type DatapathParams, type DatapathResult } from '../rpc/datapath-api.ts'
 import { peerApi, type PeerMethod, type PeerParams, type PeerResult } from '../rpc/peer-api.ts'
+import { type PeerDialer } from '../trust/trusted-transport.ts'
 import { type HostAgent, type ReplicaMethod } from '../volume/context.ts'
+
+interface RemoteHostsOptions {
+  readonly clock: Clock
+  /** Of all hosts, as they are now. */
+  readonly records: () => readonly HostRecord[]
+  /** How a host is called; undefined in clear. @throws XosanError NOT_IN_CLUSTER */
+  readonly dialer: (host: HostId) => PeerDialer | undefined
+}
 
 /** The other hosts, over TCP; connections are made when first needed and kept. */
 export class RemoteHosts {
-  readonly #clock: Clock
-  readonly #records: () => readonly HostRecord[]
+  readonly #options: RemoteHostsOptions
   readonly #clients = new Map<string, RpcClient>()
 
-  /** @param records of all hosts, as they are now */
-  constructor(clock: Clock, records: () => readonly HostRecord[]) {
-    this.#clock = clock
-    this.#records = records
+  constructor(options: RemoteHostsOptions) {
+    this.#options = options
   }
 
   /** @throws XosanError PEER_UNREACHABLE when no host of that id is known */
   agent(host: HostId): HostAgent {
-    const record = this.#records().find(candidate => candidate.host === host)
+    const record = this.#options.records().find(candidate => candidate.host === host)
     if (record === undefined) throw new XosanError('PEER_UNREACHABLE', { host, reason: 'it is not known' })
     return new RemoteHost(record, port => this.#client(record, port))
   }
@@ -31,13 +37,15 @@ export class RemoteHosts {
     for (const client of this.#clients.values()) client.close()
   }
 
-  #client({ address, name }: HostRecord, port: number): RpcClient {
-    const key = `${address} ${port}`
+  #client({ host, address, name }: HostRecord, port: number): RpcClient {
+    const key = `${host} ${address} ${port}`
     const known = this.#clients.get(key)
     if (known !== undefined) return known
+    const dialer = this.#options.dialer(host)
     const client = new RpcClient({
       address: { host: address, port },
-      clock: this.#clock,
+      ...(dialer === undefined ? {} : { dialer }),
+      clock: this.#options.clock,
       unreachable: reason => new XosanError('PEER_UNREACHABLE', { host: name, reason }),
     })
     this.#clients.set(key, client)

@@ -9,7 +9,6 @@ import { parseArgs } from 'node:util'
 import { type z } from 'zod'
 import { CatalogueFollower } from '../catalogue/follower.ts'
 import { openCatalogue } from '../catalogue/open.ts'
-import { openEmbeddedCoordinator } from '../cluster/embedded/embedded-coordinator.ts'
 import { hostKey } from '../cluster/keys.ts'
 import { serialiseHostRecord, type HostRecord } from '../cluster/records.ts'
 import { update } from '../cluster/update.ts'
@@ -27,12 +26,15 @@ import { Deadline } from '../volume/deadline.ts'
 import { KeyedQueue } from '../volume/keyed-queue.ts'
 import { Operations } from '../volume/operations.ts'
 import { References } from '../volume/references.ts'
+import { ClusterService } from './cluster/cluster-service.ts'
+import { finishLeaving } from './cluster/finish-leaving.ts'
+import { HostCluster } from './cluster/host-cluster.ts'
+import { createPool } from './cluster/pool.ts'
 import { readConfig, type Config } from './config.ts'
 import { Datapaths } from './datapaths.ts'
 import { RemoteHosts } from './hosts.ts'
 import { lockInstance } from './instance-lock.ts'
 import { Janitor } from './janitor.ts'
-import { LazyCoordinator } from './lazy-coordinator.ts'
 import { createLog, type Log } from './log.ts'
 import { CatalogueMetadata } from './metadata.ts'
 import { createNodeClock } from './ports/node-clock.ts'
@@ -50,6 +52,9 @@ import { MeasuredUsage } from './usage.ts'
  */
 const REGISTER_MS = 10_000
 
+/** The answer to the call that ends this program shall still get out. */
+const ANSWER_FIRST_MS = millis(200)
+
 async function main(config: Config, log: Log): Promise<void> {
   const { host, runDirectory, stateDirectory, timing } = config
   await mkdir(runDirectory, { recursive: true, mode: 0o700 })
@@ -60,14 +65,16 @@ async function main(config: Config, log: Log): Promise<void> {
   const clock = createNodeClock()
   const random = nodeRandom
   const boot = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()
-  const coordinator = new LazyCoordinator(async () =>
-    openEmbeddedCoordinator({
-      path: (config.coordinator as { path: string }).path,
-      clock,
-      random,
-      callTimeMs: millis(timing.coordinatorCallMs),
-    })
-  )
+
+  // The cluster that this host is in, if any
+  await finishLeaving(config, log)
+  const cluster = await HostCluster.open({
+    config,
+    clock,
+    random,
+    log: (level, event, facts) => log[level](event, facts),
+  })
+  const { coordinator } = cluster
 
   // Catalogue
   const { catalogue, damaged } = openCatalogue(join(stateDirectory, 'catalogue.db'))
@@ -83,7 +90,6 @@ async function main(config: Config, log: Log): Promise<void> {
         ? log.info('following the coordinator')
         : log.warn('not following the coordinator', { reason: error.message }),
   })
-  follower.start()
   const metadata = new CatalogueMetadata(catalogue, follower, clock)
 
   // Cluster and datapath
@@ -92,7 +98,7 @@ async function main(config: Config, log: Log): Promise<void> {
     host: host.uuid,
     stateDirectory,
     defaultPath: config.defaultPath,
-    reload: () => datapaths.reload(),
+    reload: () => datapaths.reload('store.reload'),
   })
   const operations = new Operations(host.uuid, random)
   const references = new References(join(runDirectory, 'references.json'), boot)
@@ -110,13 +116,30 @@ async function main(config: Config, log: Log): Promise<void> {
     },
   })
   const localHost = new LocalHost(peers, datapaths)
-  const remoteHosts = new RemoteHosts(clock, () => metadata.hosts())
+  const remoteHosts = new RemoteHosts({
+    clock,
+    records: () => metadata.hosts(),
+    dialer: id => cluster.dialer(id),
+  })
   const agent = (id: HostId) => (id === host.uuid ? localHost : remoteHosts.agent(id))
   const usage = new MeasuredUsage({ host: host.uuid, clock, agent })
+  const clusterService = new ClusterService({
+    config,
+    version: packageJson.version,
+    cluster,
+    pool: createPool(config, clock),
+    member: null,
+    clock,
+    random,
+    log,
+    reloadDatapaths: () => datapaths.reload('cluster.reload'),
+    exitSoon: () => clock.after(ANSWER_FIRST_MS, () => process.kill(process.pid, 'SIGTERM')),
+  })
   const context: VolumeContext = {
     host: host.uuid,
     defaultPath: config.defaultPath,
     version: packageJson.version,
+    cluster: clusterService,
     coordinator,
     metadata,
     agent,
@@ -139,8 +162,6 @@ async function main(config: Config, log: Log): Promise<void> {
     reconcile: () => reconcileDatapaths(context, datapaths, log),
   })
   follower.subscribe(({ keys }) => janitor.noticed(keys))
-  await register(config, coordinator, { clock, log })
-  janitor.start()
 
   // Sockets
   const warnings = () => [
@@ -151,7 +172,15 @@ async function main(config: Config, log: Log): Promise<void> {
     ...janitor.warnings,
   ]
   const control = new RpcServer({ log: logEvent(log, 'control') })
-  const handlers = controlMethods({ context, self: host, datapaths, usage, warnings })
+  const handlers = controlMethods({
+    context,
+    self: host,
+    cluster,
+    service: clusterService,
+    datapaths,
+    usage,
+    warnings,
+  })
   for (const method of Object.keys(controlApi) as ControlMethod[]) {
     serve(control, method, controlApi[method].params, handlers[method])
   }
@@ -159,7 +188,14 @@ async function main(config: Config, log: Log): Promise<void> {
   for (const method of Object.keys(peerApi) as PeerMethod[]) {
     serve(peer, method, peerApi[method].params, peers[method])
   }
-  await peer.listenTcp(host.address, config.ports.peer)
+  await cluster.onEntered(async transport => {
+    follower.start()
+    await register(config, coordinator, { clock, log })
+    janitor.start()
+    if (transport === null) await peer.listenTcp(host.address, config.ports.peer)
+    else await peer.listenTls(host.address, config.ports.peer, transport)
+    log.info('open to other hosts', { address: host.address, tls: transport !== null })
+  })
   await control.listenUnix(join(runDirectory, 'control.sock'))
   log.info('serving', { host: host.uuid, name: host.name, version: packageJson.version })
 
@@ -167,8 +203,8 @@ async function main(config: Config, log: Log): Promise<void> {
     await Promise.all([control.close(), peer.close()])
     await janitor.close()
     await follower.close()
-    await coordinator.close()
     remoteHosts.close()
+    await cluster.close()
     datapaths.close()
     catalogue.close()
   })

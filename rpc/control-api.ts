@@ -3,6 +3,23 @@ import { z } from 'zod'
 import { bytes, count, epochNumber, hostId, replicaId, srId, volumeKey } from './identifiers.ts'
 import { waits } from './waits.ts'
 
+/** A member of etcd, as clients find it. */
+const etcdMember = z.object({
+  host: hostId,
+  address: z.union([z.ipv4(), z.ipv6()]),
+  port: z.int().min(1).max(65_535),
+})
+
+/** The cluster that a host is in, or is about to be in or to leave. */
+const clusterSummary = z.object({
+  sr: srId,
+  generation: count,
+  phase: z.enum(['forming', 'joining', 'joined', 'leaving']),
+  coordinator: z.enum(['embedded', 'etcd']),
+  /** Empty when the coordinator is not etcd. */
+  etcdMembers: z.array(etcdMember),
+})
+
 const hostSummary = z.object({
   uuid: hostId,
   name: z.string(),
@@ -55,12 +72,39 @@ export const controlApi = {
       host: z.object({ uuid: hostId, name: z.string(), address: z.string() }),
       pid: count,
       version: z.string(),
+      /** Null while the host is in none, and in a lab whose hosts speak in clear. */
+      cluster: clusterSummary.nullable(),
       coordinator: z.object({ reachable: z.boolean(), revision: count, catalogueRevision: count }),
       datapaths: z.array(z.object({ index: count, up: z.boolean(), pid: count.nullable(), volumes: count })),
       srs: z.array(srSummary),
       /** What needs an administrator's eye, as sentences. */
       warnings: z.array(z.string()),
     }),
+  },
+  /** Whether this host could join a cluster now. The pool's other hosts are asked by way of the pool. */
+  'cluster.check': {
+    params: z.object({}),
+    result: z.object({
+      version: z.string(),
+      /** The SR whose cluster it is in. */
+      sr: srId.nullable(),
+      /** Milliseconds since 1970. */
+      timeOfDay: z.number(),
+      /** It holds no data. */
+      witness: z.boolean(),
+    }),
+  },
+  /** Joins a cluster. Ends when the host can be spoken to; done already, it does nothing. */
+  'cluster.join': {
+    params: z.object({ ticket: z.string().max(8192), etcdMembers: z.array(etcdMember).max(16) }),
+    result: z.null(),
+  },
+  /** Leaves the cluster of an SR and forgets its keys. xosand ends for that, and starts anew. */
+  'cluster.leave': { params: z.object({ sr: srId }), result: z.null() },
+  /** Ends the membership of a host, by name or UUID: its certificates are worthless from now on. */
+  'host.remove': {
+    params: z.object({ host: z.string().min(1).max(255) }),
+    result: z.object({ host: hostId }),
   },
   'host.ls': { params: z.object({}), result: z.array(hostSummary) },
   'volume.ls': { params: z.object({ sr: srId.optional() }), result: z.array(volumeSummary) },

@@ -66,6 +66,8 @@ export const datapathApi = {
   },
   /** Reads `stores.json` again. */
   'store.reload': { params: z.object({}), result: nothing },
+  /** Looks again at which cluster the host is in, its keys, and where the coordinator is; ends when the host leaves. */
+  'cluster.reload': { params: z.object({}), result: nothing },
   /** Makes the guest's NBD socket; I/O waits there until the volume is activated. */
   'volume.attach': {
     params: z.object(volumeName),

@@ -99,11 +99,30 @@ export interface LocalStores {
   space(sr: SrId, store: StoreId): Promise<{ readonly total: number; readonly free: number }>
 }
 
+/** What the hosts need before there can be an SR: to know each other, and a coordinator. */
+export interface ClusterFormation {
+  /** Whether this host can speak to others. */
+  readonly entered: boolean
+  /** Whether this host is in the cluster of an SR. */
+  serves(sr: SrId): boolean
+  /**
+   * Makes the hosts of the pool the cluster of an SR.
+   *
+   * @returns null when they are already; else what takes it back, and what waits until the coordinator has all members
+   *   that it shall have
+   * @throws XosanError HOST_IN_ANOTHER_SR, VERSION_DIFFERENT, CLOCKS_DIFFER, PEER_UNREACHABLE; nothing is left then
+   */
+  form(sr: SrId, deadline: Deadline): Promise<{ undo(): Promise<void>; complete(): Promise<void> } | null>
+  /** Ends the cluster of an SR that is no more. Every host starts anew for that. */
+  dissolve(sr: SrId): Promise<void>
+}
+
 export interface VolumeContext {
   readonly host: HostId
   /** Directory that keeps stores when the device-config names no `path`. */
   readonly defaultPath: string
   readonly version: string
+  readonly cluster: ClusterFormation
   readonly coordinator: Coordinator
   readonly metadata: Metadata
   /** @throws XosanError PEER_UNREACHABLE when no host of that id is known */

@@ -15,6 +15,9 @@ import { Deadline } from '../../volume/deadline.ts'
 import { answerSmapiCall } from '../../volume/smapi.ts'
 import { type Datapaths } from '../datapaths.ts'
 import { type MeasuredUsage } from '../usage.ts'
+import { type ClusterService } from '../cluster/cluster-service.ts'
+import { type HostCluster } from '../cluster/host-cluster.ts'
+import { clusterMethods, summaryOf } from './cluster-methods.ts'
 import { sentenceOf } from './holding.ts'
 
 /** What the `xosan` command and the entry scripts can ask. */
@@ -27,6 +30,8 @@ export type ControlMethods = {
 interface ControlOptions {
   readonly context: VolumeContext
   readonly self: { readonly uuid: HostId; readonly name: string; readonly address: string }
+  readonly cluster: HostCluster
+  readonly service: ClusterService
   readonly datapaths: Datapaths
   readonly usage: MeasuredUsage
   /** What needs an administrator's eye, as sentences. */
@@ -39,6 +44,7 @@ const ASK_MS = 2000
 export function controlMethods(options: ControlOptions): ControlMethods {
   return {
     'smapi.call': async params => answerSmapiCall(options.context, params),
+    ...clusterMethods(options),
     status: async () => status(options),
     'host.ls': async () => listHosts(options.context),
     'volume.ls': async ({ sr }) => {
@@ -57,6 +63,7 @@ export function controlMethods(options: ControlOptions): ControlMethods {
 async function status({
   context,
   self,
+  cluster,
   datapaths,
   warnings,
 }: ControlOptions): Promise<ControlResult<'status'>> {
@@ -71,6 +78,7 @@ async function status({
     host: self,
     pid: process.pid,
     version: context.version,
+    cluster: cluster.file === null ? null : summaryOf(cluster.file),
     coordinator: {
       reachable: revision !== null,
       revision: revision ?? 0,

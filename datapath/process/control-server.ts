@@ -18,6 +18,8 @@ interface ControlOptions {
   readonly node: DatapathNode
   readonly guests: GuestSockets
   readonly stores: StoreFinder
+  /** Looks again at which cluster the host is in. */
+  readonly reloadCluster: () => Promise<void>
   readonly isOurs: (volume: VolumeKey) => boolean
 }
 
@@ -34,6 +36,7 @@ function volumeMethods({
   node,
   guests,
   stores,
+  reloadCluster,
   isOurs,
 }: ControlOptions): DatapathHandlers<Exclude<DatapathMethod, ReplicaMethod>> {
   return {
@@ -44,6 +47,10 @@ function volumeMethods({
     },
     'store.reload': async () => {
       await stores.reload()
+      return null
+    },
+    'cluster.reload': async () => {
+      await reloadCluster()
       return null
     },
     'volume.attach': async ({ sr, volume }) => {

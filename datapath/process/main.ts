@@ -6,15 +6,14 @@
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { openEmbeddedCoordinator } from '../../cluster/embedded/embedded-coordinator.ts'
 import { reasonOf, XosanError } from '../../core/errors.ts'
 import { type ProcessIdentity } from '../../core/mirror/messages.ts'
 import { datapathIndexOf } from '../../core/placement/datapath-index.ts'
 import { type HostId, type Incarnation, millis, type VolumeKey } from '../../core/units.ts'
+import { HostCluster } from '../../daemon/cluster/host-cluster.ts'
 import { readConfig, type Config } from '../../daemon/config.ts'
 import { datapathSocket } from '../../daemon/datapaths.ts'
 import { lockInstance } from '../../daemon/instance-lock.ts'
-import { LazyCoordinator } from '../../daemon/lazy-coordinator.ts'
 import { createLog, type Log, type LogFacts } from '../../daemon/log.ts'
 import { createNodeClock } from '../../daemon/ports/node-clock.ts'
 import { nodeRandom } from '../../daemon/ports/node-random.ts'
@@ -62,19 +61,17 @@ async function main(config: Config, index: number, log: Log): Promise<void> {
     boot: bootId.parse((await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()),
     incarnation: random.uuid() as Incarnation,
   }
-  const coordinator = new LazyCoordinator(async () =>
-    openEmbeddedCoordinator({
-      path: (config.coordinator as { path: string }).path,
-      clock,
-      random,
-      callTimeMs: millis(timing.coordinatorCallMs),
-    })
-  )
+  const cluster = await HostCluster.open({
+    config,
+    clock,
+    random,
+    log: (level, event, facts) => log[level](event, facts),
+  })
+  const { coordinator } = cluster
   const stores = new StoreFinder(join(stateDirectory, 'stores.json'), host.uuid)
   await stores.reload().catch((error: unknown) => log.error(reasonOf(error)))
   const directory = new HostDirectory({ coordinator, clock, log: (event, facts) => log.warn(event, facts) })
-  directory.doubt()
-  const transports = new PeerTransports({ directory, clock, timing })
+  const transports = new PeerTransports({ directory, clock, timing, dialer: host => cluster.dialer(host) })
 
   // The node
   const isOurs = (volume: VolumeKey): boolean => datapathIndexOf(volume, config.datapaths) === index
@@ -104,13 +101,26 @@ async function main(config: Config, index: number, log: Log): Promise<void> {
   const peers = new RpcServer({ log: logRpcEvent(log, 'peers'), inFlightMax: PEER_CALLS_MAX })
   servePeers(peers, node, isOurs)
   const control = new RpcServer({ log: logRpcEvent(log, 'control') })
-  serveControl(control, { index, node, guests, stores, isOurs })
+  const reloadCluster = async (): Promise<void> => {
+    if (await cluster.reload()) process.kill(process.pid, 'SIGTERM')
+  }
+  serveControl(control, { index, node, guests, stores, reloadCluster, isOurs })
   // What an earlier process left is known before anybody can attach more.
   await node.start((volume, device) => {
     guests.open(volume, device).catch((error: unknown) => log.error(reasonOf(error), { volume }))
   })
-  await peerNbd.listenTcp(host.address, ports.nbd + index)
-  await peers.listenTcp(host.address, ports.datapath + index)
+  await cluster.onEntered(async transport => {
+    directory.doubt()
+    const [nbdPort, controlPort] = [ports.nbd + index, ports.datapath + index]
+    if (transport === null) {
+      await peerNbd.listenTcp(host.address, nbdPort)
+      await peers.listenTcp(host.address, controlPort)
+    } else {
+      await peerNbd.listenTls(host.address, nbdPort, transport)
+      await peers.listenTls(host.address, controlPort, transport)
+    }
+    log.info('open to other hosts', { address: host.address, tls: transport !== null })
+  })
   await control.listenUnix(datapathSocket(runDirectory, index))
   log.info('serving', { host: host.uuid, name: host.name, index, incarnation: identity.incarnation })
 
@@ -118,7 +128,7 @@ async function main(config: Config, index: number, log: Log): Promise<void> {
     // Nobody shall open what is being closed.
     void control.close()
     await node.stop(millis(STOP_MS))
-    await coordinator.close()
+    await cluster.close()
   })
 }
 

@@ -2,6 +2,7 @@ import { datapathIndexOf } from '../../core/placement/datapath-index.ts'
 import { type MirrorTiming } from '../../core/mirror/timing.ts'
 import { type Clock } from '../../core/ports/clock.ts'
 import { type HostId, type VolumeKey } from '../../core/units.ts'
+import { type PeerDialer } from '../../trust/trusted-transport.ts'
 import { type HostDirectory } from './host-directory.ts'
 import { RpcPeerTransport } from './rpc-peer-transport.ts'
 
@@ -9,6 +10,8 @@ interface PeerTransportsOptions {
   readonly directory: HostDirectory
   readonly clock: Clock
   readonly timing: MirrorTiming
+  /** How a host is called; undefined in clear. @throws XosanError NOT_IN_CLUSTER */
+  readonly dialer: (host: HostId) => PeerDialer | undefined
 }
 
 /** One transport for each datapath process of another host, so that all volumes which two processes share have one pulse. */

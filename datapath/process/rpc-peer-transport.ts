@@ -22,6 +22,7 @@ import { type Clock } from '../../core/ports/clock.ts'
 import { type HostId, REGION_BYTES, type VolumeKey } from '../../core/units.ts'
 import { RpcClient } from '../../rpc/client.ts'
 import { mirrorApi, type MirrorMethod, type MirrorParams, type MirrorResult } from '../../rpc/mirror-api.ts'
+import { type PeerDialer } from '../../trust/trusted-transport.ts'
 import { type ReplicaSession, type CreatedReplica } from '../mirror/replica-peer.ts'
 import { RemoteSession } from '../replica-remote/remote-session.ts'
 import { type HostDirectory } from './host-directory.ts'
@@ -39,6 +40,8 @@ interface RpcPeerTransportOptions {
   readonly directory: HostDirectory
   readonly clock: Clock
   readonly timing: MirrorTiming
+  /** How a host is called; undefined in clear. @throws XosanError NOT_IN_CLUSTER */
+  readonly dialer: (host: HostId) => PeerDialer | undefined
 }
 
 /**
@@ -107,8 +110,10 @@ export class RpcPeerTransport implements PeerTransport {
   async openSession(name: SessionName): Promise<ReplicaSession> {
     const { host, directory, clock, timing } = this.#options
     const record = await directory.find(host)
+    const dialer = this.#options.dialer(host)
     try {
       return await RemoteSession.open(name, {
+        ...(dialer === undefined ? {} : { dialer }),
         address: { host: record.address, port: record.ports.nbd[this.#indexAt(record)]! },
         peer: record.name,
         clock,
@@ -133,9 +138,9 @@ export class RpcPeerTransport implements PeerTransport {
     connection = this.#calls,
     deadlineMs: number = this.#options.timing.callTimeoutMs
   ): Promise<MirrorResult<M>> {
-    const { host, directory, clock } = this.#options
+    const { host, directory } = this.#options
     const record = await directory.find(host)
-    const client = connection.to(record, record.ports.datapath[this.#indexAt(record)]!, clock)
+    const client = connection.to(record, record.ports.datapath[this.#indexAt(record)]!, this.#options)
     try {
       // The schema is the one of this method; TypeScript does not follow the index type through.
       return (await client.call<unknown>(method, params, mirrorApi[method].result, {
@@ -157,13 +162,19 @@ class Connection {
   #client: RpcClient | null = null
   #address = ''
 
-  to({ address, name }: HostRecord, port: number, clock: Clock): RpcClient {
+  to(
+    { host, address, name }: HostRecord,
+    port: number,
+    { clock, dialer }: Pick<RpcPeerTransportOptions, 'clock' | 'dialer'>
+  ): RpcClient {
     const key = `${address} ${port}`
     if (this.#client === null || this.#address !== key) {
+      const secured = dialer(host)
       this.#client?.close()
       this.#address = key
       this.#client = new RpcClient({
         address: { host: address, port },
+        ...(secured === undefined ? {} : { dialer: secured }),
         clock,
         unreachable: reason => new XosanError('PEER_UNREACHABLE', { host: name, reason }),
       })

@@ -2,6 +2,7 @@ import { XosanError } from '../../core/errors.ts'
 import { type SessionName } from '../../core/mirror/messages.ts'
 import { type Clock } from '../../core/ports/clock.ts'
 import { type Millis } from '../../core/units.ts'
+import { type PeerDialer } from '../../trust/trusted-transport.ts'
 import { PassThroughDevice } from '../filters/pass-through.ts'
 import { SILENCE } from '../mirror/replica-link.ts'
 import { type ReplicaSession } from '../mirror/replica-peer.ts'
@@ -19,6 +20,8 @@ interface RemoteSessionOptions {
   readonly address: { readonly host: string; readonly port: number }
   /** Name of the other host, for messages. */
   readonly peer: string
+  /** Speaks TLS with the host that is called; without it the connection is in clear, for loopback. */
+  readonly dialer?: PeerDialer
   readonly clock: Clock
   /** For connecting, and for what the other side does before it answers: it drains the session before. */
   readonly connectMs: Millis
@@ -53,10 +56,11 @@ export class RemoteSession extends PassThroughDevice implements ReplicaSession {
    * PEER_UNREACHABLE, PROTOCOL_VIOLATION
    */
   static async open(name: SessionName, options: RemoteSessionOptions): Promise<RemoteSession> {
-    const { address, peer, clock, connectMs, requestMs } = options
+    const { address, dialer, peer, clock, connectMs, requestMs } = options
     const client = await NbdClient.connect(
       {
         address,
+        ...(dialer === undefined ? {} : { dialer }),
         exportName: sessionExportName(name),
         peer,
         clock,

@@ -101,6 +101,7 @@ export class PoolHost {
       stateDirectory: state,
       defaultPath: this.directory,
       datapaths: 1,
+      peers: 'loopback',
       coordinator: { kind: 'embedded', path: coordinator },
       timing: TIMING,
     })

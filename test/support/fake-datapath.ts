@@ -96,6 +96,8 @@ export class FakeDatapath {
           volumes:
             index === 0 ? [...new Set([...this.attached, ...this.serving])].map(v => this.#status(v)) : [],
         }
+      case 'cluster.reload':
+        return null
       case 'store.reload':
         this.reloads.push(index)
         return null

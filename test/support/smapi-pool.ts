@@ -96,6 +96,7 @@ export class PoolHost {
       stateDirectory: join(this.directory, 'state'),
       defaultPath: this.storePath,
       datapaths: DATAPATHS,
+      peers: 'loopback',
       coordinator: { kind: 'embedded', path: coordinatorFile },
       timing: { janitorIntervalMs: 300 },
     }

@@ -1,16 +1,18 @@
 /**
  * SR.create, in steps that leave nothing behind wherever they stop:
  *
+ *   0. let the hosts of the pool form the cluster of this SR, where they need one to speak to each other
  *   1. check every host: reachable, same version, directory there and writable
  *   2. record the SR as `creating`, with the ids and places of its stores
  *   3. make the store on every host
  *   4. clear `creating`: now, and only now, the SR exists
  *
- * Whatever fails after step 2 is undone by `removeSr`: at once, or by the janitor, or by the next SR.create of the
+ * Whatever fails after step 0 is undone there and then; a host that dies on the way leaves its cluster when it starts, and
+ * others that are left over are told by the next SR.create. Whatever fails after step 2 is undone by `removeSr`: at once, or by the janitor, or by the next SR.create of the
  * same SR. Each of these first changes the record's operation, which makes step 4 of a creator that was only slow
  * fail.
  */
-import { XosanError } from '../../core/errors.ts'
+import { reasonOf, XosanError } from '../../core/errors.ts'
 import { type Operation } from '../../core/mirror/volume-record.ts'
 import { type SrId } from '../../core/units.ts'
 import { srKey, storeKey } from '../../cluster/keys.ts'
@@ -47,29 +49,57 @@ export const srCreate = defineCall(
   { uuid: srParameter, configuration, name: text, description: text },
   async (context, { uuid: sr, configuration: deviceConfig, name, description }, deadline) => {
     const chosen = parseDeviceConfig(deviceConfig, sr)
-    const existing = await clearTheWay(context, sr, deadline)
-    if (existing !== null) {
-      // The same call again, whose answer was lost.
-      if (sameConfiguration(existing.configuration, chosen)) return deviceConfigOf(existing)
-      throw new XosanError('SR_EXISTS', { sr })
+    const formed = await context.cluster.form(sr, deadline)
+    let answer: Record<string, string>
+    try {
+      answer = await createIn(context, { sr, chosen, name, description }, deadline)
+    } catch (error) {
+      await formed?.undo()
+      throw error
     }
-    const members = await checkHosts(context, chosen, deadline)
-    const record: SrRecord = {
-      version: 1,
-      sr,
-      name,
-      description,
-      generation: 1,
-      configuration: chosen,
-      hosts: members.map(({ host }) => host.host),
-      createdBy: context.host,
-    }
-    await context.operations.run('creating', operation =>
-      create(context, record, operation, members, deadline)
-    )
-    return deviceConfigOf(record)
+    // The SR is there. What its coordinator lacks still is made good in the background.
+    await formed?.complete().catch((error: unknown) => {
+      context.warn('the coordinator has fewer members than it shall have, for now', {
+        reason: reasonOf(error),
+      })
+    })
+    return answer
   }
 )
+
+interface Wanted {
+  readonly sr: SrId
+  readonly chosen: SrRecord['configuration']
+  readonly name: string
+  readonly description: string
+}
+
+/** Makes the SR among hosts that know each other. @returns its device-config */
+async function createIn(
+  context: VolumeContext,
+  { sr, chosen, name, description }: Wanted,
+  deadline: Deadline
+): Promise<Record<string, string>> {
+  const existing = await clearTheWay(context, sr, deadline)
+  if (existing !== null) {
+    // The same call again, whose answer was lost.
+    if (sameConfiguration(existing.configuration, chosen)) return deviceConfigOf(existing)
+    throw new XosanError('SR_EXISTS', { sr })
+  }
+  const members = await checkHosts(context, chosen, deadline)
+  const record: SrRecord = {
+    version: 1,
+    sr,
+    name,
+    description,
+    generation: 1,
+    configuration: chosen,
+    hosts: members.map(({ host }) => host.host),
+    createdBy: context.host,
+  }
+  await context.operations.run('creating', operation => create(context, record, operation, members, deadline))
+  return deviceConfigOf(record)
+}
 
 /** What exists under the id: a finished SR, or, after undoing what is left of an abandoned attempt, nothing. */
 async function clearTheWay(context: VolumeContext, sr: SrId, deadline: Deadline): Promise<SrRecord | null> {
@@ -105,7 +135,7 @@ async function checkHosts(
   deadline: Deadline
 ): Promise<Member[]> {
   await catchUp(context, deadline)
-  const hosts = context.metadata.hosts()
+  const hosts = context.metadata.hosts().filter(({ datapaths }) => datapaths > 0)
   if (hosts.length < copies) throw new XosanError('TOO_FEW_HOSTS', { copies, hosts: hosts.length })
   return Promise.all(
     hosts.map(async host => {

@@ -48,7 +48,10 @@ const attach = defineCall(
 const detach = defineCall(5000, { sr: text }, async () => null)
 
 const destroy = defineCall(60_000, { sr }, async (context, args, deadline) => {
+  // The same call again, whose answer was lost.
+  if (!context.cluster.serves(args.sr)) return null
   await removeSr(context, args.sr, deadline)
+  await context.cluster.dissolve(args.sr)
   return null
 })
 
@@ -78,7 +81,8 @@ const setDescription = defineCall(10_000, { sr, new_description: text }, async (
  * configuration comes back as one that SR.create could take.
  */
 const probe = defineCall(20_000, { configuration }, async (context, { configuration: given }, deadline) => {
-  await catchUp(context, deadline)
+  // A host that is in no cluster has nothing to catch up with.
+  if (context.cluster.entered) await catchUp(context, deadline)
   const found = context.metadata
     .srs()
     .filter(({ operation }) => operation === undefined)

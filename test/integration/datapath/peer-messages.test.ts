@@ -83,7 +83,7 @@ describe('messages between the datapath processes of two hosts', () => {
           : Promise.reject(new XosanError('COORDINATOR_UNAVAILABLE', { reason: 'test' })),
     } as unknown as Coordinator
     const directory = new HostDirectory({ coordinator, clock, log: () => undefined })
-    transports = new PeerTransports({ directory, clock, timing: DEFAULT_TIMING })
+    transports = new PeerTransports({ directory, clock, timing: DEFAULT_TIMING, dialer: () => undefined })
     transport = transports.to(host, id())
   })
   afterEach(async () => {

@@ -1,0 +1,400 @@
+/**
+ * How a cluster comes to be and ends, on the side of each host (docs/decisions/cluster-forms-with-its-sr.md):
+ *
+ *   form    on the host that runs SR.create: authority, keys, the first member of etcd, the first records; then every
+ *           other host of the pool joins, with a ticket that the pool carries to it
+ *   join    keys by the ticket, then `cluster.json`; from there on the host speaks to the others
+ *   leave   a note in `cluster.json`, and the programs end; what is left is removed at the next start
+ *
+ * `cluster.json` is the first thing to be written and the last to be removed. A host that is found forming or joining
+ * when it starts was killed on the way, and leaves.
+ */
+import { randomBytes, randomUUID } from 'node:crypto'
+import { hostKey, HOSTS_PREFIX, memberKey, MEMBERS_PREFIX } from '../../cluster/keys.ts'
+import { type HostRecord, parseMemberRecord, serialiseMemberRecord } from '../../cluster/records.ts'
+import { transactUntilKnown } from '../../cluster/update.ts'
+import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
+import { type Clock, pause } from '../../core/ports/clock.ts'
+import { type Random } from '../../core/ports/random.ts'
+import { type HostId, millis, type SrId } from '../../core/units.ts'
+import { type ControlParams } from '../../rpc/control-api.ts'
+import { createAuthority, createHostKey, issueHostCertificate } from '../../trust/authority.ts'
+import { fingerprintOf } from '../../trust/certificate.ts'
+import { enrol } from '../../trust/enrol.ts'
+import { Enrolment } from '../../trust/enrolment.ts'
+import { createEnrolmentServer } from '../../trust/enrolment-server.ts'
+import { type Member } from '../../trust/members.ts'
+import { parseTicket, ticketText } from '../../trust/ticket.ts'
+import { TrustDirectory } from '../../trust/trust-directory.ts'
+import { type ClusterFormation } from '../../volume/context.ts'
+import { Deadline } from '../../volume/deadline.ts'
+import { KeyedQueue } from '../../volume/keyed-queue.ts'
+import { type Config } from '../config.ts'
+import { type Log } from '../log.ts'
+import { type ClusterFile, readClusterFile, trustPath, writeClusterFile } from './cluster-file.ts'
+import { type HostCluster } from './host-cluster.ts'
+import { type Pool, type PoolHost } from './pool.ts'
+
+/** This host's part in the coordinator; absent where the coordinator is a file. */
+export interface CoordinatorMember {
+  /** Starts the first member of a cluster that forms, and resolves when it serves. */
+  startAlone(deadlineMs: number): Promise<void>
+  /** Resolves when there are as many members as there shall be. @throws XosanError DEADLINE_EXCEEDED */
+  untilComplete(deadlineMs: number): Promise<void>
+}
+
+interface ClusterServiceOptions {
+  readonly config: Config
+  readonly version: string
+  readonly cluster: HostCluster
+  readonly pool: Pool
+  readonly member: CoordinatorMember | null
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Log
+  /** Makes the datapath processes look at the cluster's files again. */
+  readonly reloadDatapaths: () => Promise<void>
+  /** Ends this program, in order, once the call under way has been answered. */
+  readonly exitSoon: () => void
+}
+
+/** What one host may take to join: keys, a few synced files, and its first words to the coordinator. */
+const JOIN_MS = 30_000
+const CHECK_MS = 5_000
+/** A host that leaves starts anew: seconds, on a busy machine. */
+const LEAVE_MS = 15_000
+const LEAVE_POLL_MS = millis(200)
+/** A certificate's end is a time of day, and a joining host refuses one whose length it finds odd. */
+const CLOCKS_MS_MAX = 24 * 3_600_000
+
+const FIRST_GENERATION = 1
+
+export class ClusterService implements ClusterFormation {
+  readonly #options: ClusterServiceOptions
+  readonly #queue = new KeyedQueue<'cluster'>()
+
+  constructor(options: ClusterServiceOptions) {
+    this.#options = options
+  }
+
+  get entered(): boolean {
+    return this.#options.cluster.entered
+  }
+
+  serves(sr: SrId): boolean {
+    const { config, cluster } = this.#options
+    return config.peers === 'loopback' || cluster.file?.sr === sr
+  }
+
+  async form(
+    sr: SrId,
+    deadline: Deadline
+  ): Promise<{ undo(): Promise<void>; complete(): Promise<void> } | null> {
+    if (this.#options.config.peers === 'loopback') return null
+    return this.#queue.run('cluster', async () => this.#form(sr, deadline))
+  }
+
+  async dissolve(sr: SrId): Promise<void> {
+    const { config, cluster } = this.#options
+    if (config.peers === 'loopback' || cluster.file?.sr !== sr) return
+    await this.#queue.run('cluster', async () => this.#dissolve(sr))
+  }
+
+  /** Whether this host could join a cluster now. */
+  async check() {
+    const { config, version } = this.#options
+    const sr = (await this.#current())?.sr ?? null
+    return { version, sr, timeOfDay: Date.now(), witness: config.datapaths === 0 }
+  }
+
+  /** Joins the cluster that a ticket is for. @throws XosanError HOST_IN_ANOTHER_SR, and as `enrol` */
+  async join(params: ControlParams<'cluster.join'>): Promise<void> {
+    await this.#queue.run('cluster', async () => this.#join(params))
+  }
+
+  /** Leaves a cluster. @throws XosanError HOST_IN_ANOTHER_SR when it is not the one that the host is in */
+  async leave(sr: SrId): Promise<void> {
+    const { config, exitSoon, reloadDatapaths, log } = this.#options
+    const file = await this.#current()
+    if (file === null) return
+    if (file.sr !== sr) throw this.#inAnother(config.host.name, file.sr)
+    await writeClusterFile(config.stateDirectory, { ...file, phase: 'leaving' })
+    log.info('this host leaves its cluster', { sr })
+    await reloadDatapaths().catch((error: unknown) =>
+      log.warn('a datapath process was not told that the host leaves', { reason: reasonOf(error) })
+    )
+    exitSoon()
+  }
+
+  /** Ends the membership of a host, by name or UUID. @throws XosanError INVALID_ARGUMENT */
+  async removeHost(wanted: string, hosts: readonly HostRecord[]): Promise<HostId> {
+    const { config, cluster, clock, random } = this.#options
+    const found = hosts.find(({ host, name }) => host === wanted || name === wanted)
+    if (found === undefined || found.host === config.host.uuid) {
+      const reason =
+        found === undefined
+          ? `the hosts are ${hosts.map(({ name }) => name).join(', ')}`
+          : 'a host is removed by another one'
+      throw new XosanError('INVALID_ARGUMENT', { what: `host ${wanted}`, reason })
+    }
+    const deadline = new Deadline(clock, `removing ${found.name}`, JOIN_MS)
+    await transactUntilKnown(
+      { coordinator: cluster.coordinator, clock, random },
+      [],
+      [
+        { key: memberKey(found.host), value: null },
+        { key: hostKey(found.host), value: null },
+      ],
+      deadline.at
+    )
+    return found.host
+  }
+
+  async #form(sr: SrId, deadline: Deadline) {
+    const { config, pool, member, log } = this.#options
+    const current = await this.#current()
+    if (current !== null) {
+      if (current.sr === sr && current.phase === 'joined') return null
+      throw this.#inAnother(config.host.name, current.sr)
+    }
+    const others = (await pool.hosts()).filter(({ uuid }) => uuid !== config.host.uuid)
+    await Promise.all(others.map(async other => this.#prepare(other, sr, deadline)))
+    log.info('a cluster forms', { sr, hosts: others.length + 1 })
+    const undo = async (): Promise<void> => {
+      await Promise.all(
+        others.map(async ({ uuid, name }) =>
+          pool.call(uuid, 'cluster.leave', { sr }, LEAVE_MS).catch((error: unknown) => {
+            log.warn('a host could not be told to leave again', { host: name, reason: reasonOf(error) })
+          })
+        )
+      )
+      await this.leave(sr)
+    }
+    try {
+      const file = await this.#begin(sr, deadline)
+      await this.#inviteAll(others, file, deadline)
+      await this.#enter({ ...file, phase: 'joined' })
+      return { undo, complete: async () => member?.untilComplete(deadline.remainingMs()) }
+    } catch (error) {
+      await undo()
+      throw error
+    }
+  }
+
+  /** Makes sure that a host can join: what is left of an attempt that was broken off is taken away first. */
+  async #prepare({ uuid, name }: PoolHost, sr: SrId, deadline: Deadline): Promise<void> {
+    const { pool, version, clock } = this.#options
+    const check = async () => pool.call(uuid, 'cluster.check', {}, deadline.remainingMs(CHECK_MS))
+    let found = await check()
+    if (found.version !== version) {
+      throw new XosanError('VERSION_DIFFERENT', { host: name, version: found.version, own: version })
+    }
+    const apartMs = Math.abs(found.timeOfDay - Date.now())
+    if (apartMs > CLOCKS_MS_MAX) {
+      throw new XosanError('CLOCKS_DIFFER', { host: name, hours: Math.round(apartMs / 3_600_000) })
+    }
+    if (found.sr === null) return
+    if (found.sr !== sr) throw this.#inAnother(name, found.sr)
+    await pool.call(uuid, 'cluster.leave', { sr }, deadline.remainingMs(LEAVE_MS))
+    while (found.sr !== null) {
+      await pause(clock, LEAVE_POLL_MS)
+      // It starts anew, and does not answer meanwhile.
+      found = await check().catch(() => {
+        deadline.remainingMs()
+        return found
+      })
+    }
+  }
+
+  /** Makes what the first host has alone: the authority, its own keys, the coordinator, the first record. */
+  async #begin(sr: SrId, deadline: Deadline): Promise<ClusterFile> {
+    const { config, cluster, member } = this.#options
+    const { host, ports, stateDirectory } = config
+    const scope = { sr, generation: FIRST_GENERATION }
+    const file: ClusterFile = {
+      version: 1,
+      phase: 'forming',
+      ...scope,
+      coordinator:
+        config.coordinator.kind === 'etcd'
+          ? { kind: 'etcd', members: [{ host: host.uuid, address: host.address, port: ports.etcdClient }] }
+          : config.coordinator,
+    }
+    await writeClusterFile(stateDirectory, file)
+    const directory = await TrustDirectory.open(trustPath(stateDirectory))
+    const now = new Date()
+    const authority = await createAuthority(scope, now)
+    const { keyPem, csrPem } = await createHostKey()
+    const certificatePem = await issueHostCertificate(authority, {
+      csrPem,
+      identity: { ...scope, host: host.uuid },
+      addresses: [host.address],
+      now,
+    })
+    const self: Member = {
+      host: host.uuid,
+      admission: randomUUID(),
+      certificates: [fingerprintOf(certificatePem)],
+    }
+    await directory.saveMembers([self])
+    await directory.saveCredentials({ keyPem, certificatePem, authoritiesPem: authority.certificatePem })
+    await directory.saveAuthority(authority)
+    await member?.startAlone(deadline.remainingMs())
+    await cluster.prepare(file)
+    await this.#recordAlone(self, deadline)
+    await cluster.enter(file)
+    return file
+  }
+
+  /** A coordinator that is a file may have served a cluster before; those hosts are nobody here. */
+  async #recordAlone(self: Member, deadline: Deadline): Promise<void> {
+    const { cluster, clock, random } = this.#options
+    const { coordinator } = cluster
+    const old = await Promise.all(
+      [MEMBERS_PREFIX, HOSTS_PREFIX].map(async prefix => deadline.race(coordinator.list(prefix)))
+    )
+    const key = memberKey(self.host)
+    const removals = old.flatMap(({ entries }) => entries).filter(entry => entry.key !== key)
+    await transactUntilKnown(
+      { coordinator, clock, random },
+      [],
+      [
+        ...removals.map(entry => ({ key: entry.key, value: null })),
+        { key, value: serialiseMemberRecord(key, { version: 1, ...self }) },
+      ],
+      deadline.at
+    )
+  }
+
+  /** Lets hosts in, all at the same time. Tickets are taken at a port that is open for no longer than that. */
+  async #inviteAll(hosts: readonly PoolHost[], file: ClusterFile, deadline: Deadline): Promise<void> {
+    if (hosts.length === 0) return
+    const { config, cluster, pool, clock, log } = this.#options
+    const directory = await TrustDirectory.open(trustPath(config.stateDirectory))
+    const authority = await directory.authority()
+    if (authority === null || cluster.credentials === null) {
+      throw new XosanError('TRUST_FILE_UNSAFE', {
+        path: directory.path,
+        reason: 'there is no authority in it',
+      })
+    }
+    const enrolment = new Enrolment({ clock, randomBytes })
+    const server = createEnrolmentServer({
+      authority,
+      credentials: cluster.credentials,
+      enrolment,
+      admit: async member => this.#admit(member, deadline),
+      clock,
+      log: event => log.warn('a host that would join was refused', { ...event }),
+    })
+    const port = await server.listen(config.host.address, config.ports.enrolment)
+    const holder = { host: config.host.uuid, address: config.host.address, port }
+    const etcdMembers = file.coordinator.kind === 'etcd' ? [...file.coordinator.members] : []
+    try {
+      await Promise.all(
+        hosts.map(async ({ uuid, name, address }) => {
+          const { id, secret } = enrolment.invite({ host: uuid, addresses: [address] })
+          const { sr, generation } = file
+          const authorityPem = authority.certificatePem
+          const ticket = ticketText({ sr, generation, host: uuid, holder, authorityPem, id, secret })
+          await pool.call(uuid, 'cluster.join', { ticket, etcdMembers }, deadline.remainingMs(JOIN_MS))
+          log.info('a host has joined', { host: name })
+        })
+      )
+    } finally {
+      await server.close()
+    }
+  }
+
+  /** Puts a host on the list of members. @returns the list */
+  async #admit(member: Member, deadline: Deadline): Promise<readonly Member[]> {
+    const { cluster, clock, random } = this.#options
+    const { coordinator } = cluster
+    const key = memberKey(member.host)
+    const value = serialiseMemberRecord(key, { version: 1, ...member })
+    await transactUntilKnown({ coordinator, clock, random }, [], [{ key, value }], deadline.at)
+    const { entries } = await deadline.race(coordinator.list(MEMBERS_PREFIX))
+    return entries.map(entry => {
+      const { host, admission, certificates } = parseMemberRecord(entry.key, entry.value)
+      return { host, admission, certificates }
+    })
+  }
+
+  async #join({ ticket: text, etcdMembers }: ControlParams<'cluster.join'>): Promise<void> {
+    const { config, clock } = this.#options
+    const ticket = parseTicket(text)
+    const { sr, generation } = ticket
+    const current = await this.#current()
+    if (current !== null) {
+      if (current.sr === sr && current.phase === 'joined') return
+      throw this.#inAnother(config.host.name, current.sr)
+    }
+    if (ticket.host !== config.host.uuid) {
+      throw new XosanError('INVALID_ARGUMENT', { what: 'the ticket', reason: 'it is for another host' })
+    }
+    const file: ClusterFile = {
+      version: 1,
+      phase: 'joining',
+      sr,
+      generation,
+      coordinator: coordinatorToJoin(config, etcdMembers),
+    }
+    await writeClusterFile(config.stateDirectory, file)
+    try {
+      const { credentials, members } = await enrol(ticket, { clock, deadlineMs: JOIN_MS, now: new Date() })
+      const directory = await TrustDirectory.open(trustPath(config.stateDirectory))
+      await directory.saveMembers(members)
+      await directory.saveCredentials(credentials)
+      await this.#enter({ ...file, phase: 'joined' })
+    } catch (error) {
+      await this.leave(sr)
+      throw error
+    }
+  }
+
+  async #enter(file: ClusterFile): Promise<void> {
+    const { config, cluster, reloadDatapaths } = this.#options
+    await writeClusterFile(config.stateDirectory, file)
+    await cluster.enter(file)
+    await reloadDatapaths()
+  }
+
+  async #dissolve(sr: SrId): Promise<void> {
+    const { config, pool, log } = this.#options
+    const others = (await pool.hosts()).filter(({ uuid }) => uuid !== config.host.uuid)
+    await Promise.all(
+      others.map(async ({ uuid, name }) => {
+        try {
+          await pool.call(uuid, 'cluster.leave', { sr }, LEAVE_MS)
+        } catch (error) {
+          if (!hasCode(error, 'HOST_IN_ANOTHER_SR')) {
+            log.warn('a host could not be told that its SR is no more', {
+              host: name,
+              reason: reasonOf(error),
+            })
+          }
+        }
+      })
+    )
+    await this.leave(sr)
+  }
+
+  async #current(): Promise<ClusterFile | null> {
+    return readClusterFile(this.#options.config.stateDirectory)
+  }
+
+  #inAnother(host: string, sr: SrId): XosanError {
+    return new XosanError('HOST_IN_ANOTHER_SR', { host, sr })
+  }
+}
+
+function coordinatorToJoin(
+  { coordinator }: Config,
+  etcdMembers: ControlParams<'cluster.join'>['etcdMembers']
+): ClusterFile['coordinator'] {
+  if (coordinator.kind === 'embedded') return coordinator
+  return {
+    kind: 'etcd',
+    members: etcdMembers.map(({ host, address, port }) => ({ host: host as HostId, address, port })),
+  }
+}

@@ -1,0 +1,48 @@
+import { type ControlResult } from '../../rpc/control-api.ts'
+import { type VolumeContext } from '../../volume/context.ts'
+import { type ClusterFile } from '../cluster/cluster-file.ts'
+import { type ClusterService } from '../cluster/cluster-service.ts'
+import { type ControlMethods } from './control-methods.ts'
+
+type ClusterMethod = 'cluster.check' | 'cluster.join' | 'cluster.leave' | 'host.remove'
+
+/** What can be asked about the cluster that this host is in, or could be in. */
+export function clusterMethods({
+  context,
+  service,
+}: {
+  readonly context: VolumeContext
+  readonly service: ClusterService
+}): Pick<ControlMethods, ClusterMethod> {
+  return {
+    'cluster.check': async () => service.check(),
+    'cluster.join': async params => {
+      await service.join(params)
+      return null
+    },
+    'cluster.leave': async ({ sr }) => {
+      await service.leave(sr)
+      return null
+    },
+    'host.remove': async ({ host }) => {
+      const hosts = context.metadata.hosts()
+      return { host: await service.removeHost(host, hosts) }
+    },
+  }
+}
+
+/** A cluster as `status` tells it. */
+export function summaryOf({
+  sr,
+  generation,
+  phase,
+  coordinator,
+}: ClusterFile): NonNullable<ControlResult<'status'>['cluster']> {
+  return {
+    sr,
+    generation,
+    phase,
+    coordinator: coordinator.kind,
+    etcdMembers: coordinator.kind === 'etcd' ? [...coordinator.members] : [],
+  }
+}
