@@ -259,7 +259,7 @@ export class EtcdCluster {
  * Memory, where there is enough of it: a member syncs every change, and a disk that others keep busy would make every
  * test one of slow disks. Members allocate 128 MiB each in advance.
  */
-function fastDirectory(): string {
+export function fastDirectory(): string {
   try {
     const { bavail, bsize } = statfsSync(SHARED_MEMORY)
     return bavail * bsize >= MEMORY_BYTES_MIN ? SHARED_MEMORY : tmpdir()

@@ -1,0 +1,126 @@
+/** The process of a host's member of etcd, with real members. */
+import assert from 'node:assert/strict'
+import { readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { type EtcdAdmin } from '../../../cluster/etcd/etcd-admin.ts'
+import { etcdPath } from '../../../daemon/cluster/cluster-file.ts'
+import { type MemberProcess, shortenLog } from '../../../daemon/etcd/member-process.ts'
+import { bootId } from '../../../daemon/supervision/run.ts'
+import { conditionOf, handleOf } from '../../../daemon/supervision/process-handle.ts'
+import { hasEtcd } from '../../support/etcd-cluster.ts'
+import { type EtcdHost, EtcdHosts, memberOf, soon } from '../../support/etcd-hosts.ts'
+
+describe("a host's member of etcd", function () {
+  let rig: EtcdHosts
+  let host: EtcdHost
+  let member: MemberProcess
+  let admin: EtcdAdmin
+  const opened: MemberProcess[] = []
+
+  const xosand = (): MemberProcess => {
+    const process = rig.process(host)
+    opened.push(process)
+    return process
+  }
+  const serves = async (): Promise<string> => soon(async () => (await admin.members())[0]!.id)
+  const noteFile = (): string => join(host.stateDirectory, 'etcd-process.json')
+
+  before(async function () {
+    if (!hasEtcd()) this.skip()
+  })
+  beforeEach(async () => {
+    rig = await EtcdHosts.create(1)
+    host = rig.hosts[0]!
+    admin = rig.admin([host])
+    member = xosand()
+    await member.start({ state: 'new' })
+    await serves()
+  })
+  afterEach(async () => {
+    for (const process of opened.splice(0)) process.release()
+    ;(admin as EtcdAdmin | undefined)?.close()
+    await (rig as EtcdHosts | undefined)?.end()
+  })
+
+  it('serves those with a certificate, keeps its data to root, and comes back when it is killed', async () => {
+    assert.equal((await stat(etcdPath(host.stateDirectory))).mode & 0o777, 0o700)
+    const [id, pid] = [await serves(), member.pid]
+    await rig.kill(host)
+    await soon(async () => assert.ok(member.pid !== null && member.pid !== pid))
+    assert.equal(await serves(), id)
+    assert.ok((await admin.status(memberOf(host))).leader !== '0')
+  })
+
+  it('goes on when xosand ends, and is found by the next one', async () => {
+    const { pid } = member
+    member.release()
+    const next = xosand()
+    await next.start({ state: 'new' })
+    assert.equal(next.pid, pid)
+    await rig.kill(host)
+    await soon(async () => assert.ok(next.pid !== null && next.pid !== pid))
+    await serves()
+  })
+
+  it('is found without a note of it, too, and nobody else is taken for it', async () => {
+    const { pid } = member
+    member.release()
+    const stranger = handleOf(process.pid)!
+    await writeFile(
+      noteFile(),
+      JSON.stringify({ version: 1, boot: 'another', run: { ...stranger, restarts: 0 } })
+    )
+    assert.ok(await xosand().adopt())
+    assert.equal(opened.at(-1)!.pid, pid)
+    const past = { pid: stranger.pid, startTicks: stranger.startTicks + 1, restarts: 0 }
+    await writeFile(noteFile(), JSON.stringify({ version: 1, boot: bootId(), run: past }))
+    opened.at(-1)!.release()
+    const last = xosand()
+    await last.stop()
+    assert.equal(conditionOf(stranger), 'up')
+    assert.equal(handleOf(pid!), null)
+    assert.equal(await xosand().adopt(), false)
+  })
+
+  it('is stopped for good, keeps its data, and loses them only when it does not run', async () => {
+    const id = await serves()
+    await assert.rejects(member.destroy(), /running/)
+    const { pid } = member
+    await member.stop()
+    assert.deepEqual([handleOf(pid!), member.started, await member.hasData()], [null, false, true])
+    await member.start({ state: 'new' })
+    assert.equal(await serves(), id)
+    await member.stop()
+    await member.destroy()
+    assert.equal(await member.hasData(), false)
+    await member.destroy()
+  })
+
+  it('does not build upon a database whose log is lost', async () => {
+    await member.stop()
+    await rm(join(etcdPath(host.stateDirectory), 'member', 'wal'), { recursive: true })
+    assert.equal(await member.hasData(), false)
+    const marker = join(etcdPath(host.stateDirectory), 'member', 'snap', 'marker')
+    await writeFile(marker, '')
+    await member.start({ state: 'new' })
+    await serves()
+    await assert.rejects(stat(marker))
+  })
+
+  it('is started anew with the same data to read other authorities', async () => {
+    const { pid } = member
+    const id = await serves()
+    await member.restart()
+    assert.notEqual(member.pid, pid)
+    assert.equal(await serves(), id)
+  })
+
+  it('has a log that does not grow for ever', async () => {
+    const log = join(host.stateDirectory, 'etcd.log')
+    await writeFile(log, 'x'.repeat(100))
+    await shortenLog(log, 100)
+    assert.equal((await stat(log)).size, 100)
+    await shortenLog(log, 99)
+    assert.deepEqual([(await stat(log)).size, (await readFile(`${log}.1`)).length], [0, 100])
+  })
+})
