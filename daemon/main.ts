@@ -72,6 +72,7 @@ async function main(config: Config, log: Log): Promise<void> {
     config,
     clock,
     random,
+    keepsMembers: true,
     log: (level, event, facts) => log[level](event, facts),
   })
   const { coordinator } = cluster

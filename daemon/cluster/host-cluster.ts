@@ -8,7 +8,7 @@
 import { openEmbeddedCoordinator } from '../../cluster/embedded/embedded-coordinator.ts'
 import { type EtcdCoordinator } from '../../cluster/etcd/etcd-coordinator.ts'
 import { type EtcdTarget } from '../../cluster/etcd/members.ts'
-import { XosanError } from '../../core/errors.ts'
+import { reasonOf, XosanError } from '../../core/errors.ts'
 import { type Clock } from '../../core/ports/clock.ts'
 import { type Coordinator } from '../../core/ports/coordinator.ts'
 import { type Random } from '../../core/ports/random.ts'
@@ -27,8 +27,8 @@ interface HostClusterOptions {
   readonly clock: Clock
   readonly random: Random
   readonly log: (level: 'info' | 'warn', event: string, facts: LogFacts) => void
-  /** Told of each list of members that has come into force. */
-  readonly membersChanged?: (members: readonly Member[]) => void
+  /** Whether this program keeps the list of members in its file: one of a host does. */
+  readonly keepsMembers: boolean
 }
 
 /** Begins something that needs other hosts. @param transport null: in clear, on the loopback */
@@ -46,6 +46,7 @@ export class HostCluster {
   #credentials: HostCredentials | null = null
   #follower: MemberFollower | null = null
   #etcd: EtcdCoordinator | null = null
+  #keeping: Promise<void> = Promise.resolve()
 
   private constructor(options: HostClusterOptions) {
     this.#options = options
@@ -157,16 +158,32 @@ export class HostCluster {
   }
 
   #follow(): void {
-    const { config, clock, log, membersChanged } = this.#options
+    const { config, clock, log, keepsMembers } = this.#options
     this.#follower = new MemberFollower({
       host: config.host.uuid,
       members: this.members,
       coordinator: this.coordinator,
       clock,
-      changed: members => membersChanged?.(members),
+      changed: members => {
+        if (keepsMembers) void this.#keep(members)
+      },
       warn: (event, facts) => log('warn', event, facts),
     })
     this.#follower.start()
+  }
+
+  /** For a start without the coordinator. One list after the other: the last that was told is the last in the file. */
+  async #keep(members: readonly Member[]): Promise<void> {
+    const { config, log } = this.#options
+    this.#keeping = this.#keeping.then(async () => {
+      try {
+        const directory = await TrustDirectory.open(trustPath(config.stateDirectory))
+        await directory.saveMembers(members)
+      } catch (error) {
+        log('warn', 'the list of members could not be kept', { reason: reasonOf(error) })
+      }
+    })
+    await this.#keeping
   }
 
   async #openCoordinator(): Promise<Coordinator> {

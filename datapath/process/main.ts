@@ -65,6 +65,7 @@ async function main(config: Config, index: number, log: Log): Promise<void> {
     config,
     clock,
     random,
+    keepsMembers: false,
     log: (level, event, facts) => log[level](event, facts),
   })
   const { coordinator } = cluster

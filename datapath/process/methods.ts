@@ -1,9 +1,10 @@
 import { type z } from 'zod'
 import { XosanError } from '../../core/errors.ts'
-import { byteLength, type VolumeKey } from '../../core/units.ts'
+import { byteLength, type HostId, type VolumeKey } from '../../core/units.ts'
 import { type datapathApi, type DatapathMethod, type DatapathResult } from '../../rpc/datapath-api.ts'
 import { type RpcServer } from '../../rpc/server.ts'
 import { type Json } from '../../rpc/wire.ts'
+import { type Caller } from '../../trust/caller.ts'
 import { type DatapathNode } from './datapath-node.ts'
 
 /** What answers each method. */
@@ -18,9 +19,22 @@ export function register(
   server: RpcServer,
   method: string,
   schema: z.ZodType,
-  handler: (params: never) => Promise<unknown>
+  handler: (params: never, caller: Caller) => Promise<unknown>
 ): void {
-  server.register(method, schema, async params => (await handler(params as never)) as Json)
+  server.register(method, schema, async (params, caller) => (await handler(params as never, caller)) as Json)
+}
+
+/**
+ * A host speaks for itself: what it says in the name of another would renew or take away that one's promises.
+ * @param host that the message is from, as it says itself
+ * @throws XosanError PEER_NOT_TRUSTED
+ */
+export function requireSpeaker(caller: Caller, host: HostId): void {
+  if (caller.host === null || caller.host === host) return
+  throw new XosanError('PEER_NOT_TRUSTED', {
+    host: caller.host,
+    reason: `it sent a message in the name of host ${host}`,
+  })
 }
 
 /** @throws XosanError INVALID_ARGUMENT for a volume that another process of this host owns: no other may open its files */

@@ -5,8 +5,9 @@ import { type VolumeKey } from '../../core/units.ts'
 import { datapathApi } from '../../rpc/datapath-api.ts'
 import { mirrorApi, type MirrorMethod, type MirrorParams, type MirrorResult } from '../../rpc/mirror-api.ts'
 import { type RpcServer } from '../../rpc/server.ts'
+import { type Caller } from '../../trust/caller.ts'
 import { type DatapathNode } from './datapath-node.ts'
-import { register, type ReplicaMethod, replicaMethods, requireOurs } from './methods.ts'
+import { register, type ReplicaMethod, replicaMethods, requireOurs, requireSpeaker } from './methods.ts'
 import { type ReplicaHost } from './replica-host.ts'
 
 const deflate = promisify(deflateRaw)
@@ -14,7 +15,9 @@ const deflate = promisify(deflateRaw)
 /** Bytes of a bitmap of write intents in one answer: 2 TiB of volume, well within one line in base64. */
 const INTENT_BYTES_MAX = 4 * 1024 * 1024
 
-type Handlers = { [M in MirrorMethod]: (params: MirrorParams<M>) => Promise<MirrorResult<M>> }
+type Handlers = {
+  [M in MirrorMethod]: (params: MirrorParams<M>, caller: Caller) => Promise<MirrorResult<M>>
+}
 
 /**
  * Serves the messages of other hosts' primaries, and the making and deleting of replicas for other hosts' xosand.
@@ -38,16 +41,22 @@ export function servePeers(
 function handlersOf(replicas: ReplicaHost, isOurs: (volume: VolumeKey) => boolean): Handlers {
   const check = ({ volume }: { readonly volume: VolumeKey }): void => requireOurs(volume, isOurs)
   return {
-    'mirror.heartbeat': async heartbeat => Promise.resolve(replicas.heartbeat(heartbeat)),
-    'mirror.accept': async request => {
+    'mirror.heartbeat': async (heartbeat, caller) => {
+      requireSpeaker(caller, heartbeat.from.host)
+      return Promise.resolve(replicas.heartbeat(heartbeat))
+    },
+    'mirror.accept': async (request, caller) => {
+      requireSpeaker(caller, request.asker.host)
       check(request.address)
       return replicas.accept(request)
     },
-    'mirror.confirm': async request => {
+    'mirror.confirm': async (request, caller) => {
+      requireSpeaker(caller, request.asker.host)
       check(request.address)
       return replicas.confirm(request)
     },
-    'mirror.raise': async request => {
+    'mirror.raise': async (request, caller) => {
+      requireSpeaker(caller, request.asker.host)
       check(request.address)
       return replicas.raise(request)
     },
