@@ -1,6 +1,7 @@
 import { type Command } from 'commander'
 import { formatBytes } from '../format.ts'
 import { type DaemonOptions, askDaemon, withDaemon } from './common.ts'
+import { addHostRemoveCommand } from './host-remove.ts'
 
 export function addHostCommands(program: Command): void {
   const host = program.command('host').description('the hosts of the pool')
@@ -22,4 +23,5 @@ export function addHostCommands(program: Command): void {
         ])
       })
     })
+  addHostRemoveCommand(host)
 }

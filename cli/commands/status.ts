@@ -1,4 +1,5 @@
 import { type Command } from 'commander'
+import { type ControlResult } from '../../rpc/control-api.ts'
 import { type DaemonOptions, askDaemon, withDaemon } from './common.ts'
 
 export function addStatusCommand(program: Command): void {
@@ -8,16 +9,11 @@ export function addStatusCommand(program: Command): void {
       await askDaemon(options, async (daemon, out) => {
         const status = await daemon.call('status', {})
         out.result(status)
-        const { host, coordinator } = status
+        const { host } = status
         out.line(
           `host ${host.name} (${host.uuid}) at ${host.address}, xosand ${status.version}, pid ${status.pid}`
         )
-        const behind = coordinator.revision - coordinator.catalogueRevision
-        out.line(
-          coordinator.reachable
-            ? `coordinator reachable, revision ${coordinator.revision}, catalogue ${behind > 0 ? `${behind} revisions behind` : 'up to date'}`
-            : `coordinator not reachable; healthy volumes go on (catalogue at revision ${coordinator.catalogueRevision})`
-        )
+        for (const line of clusterLines(status)) out.paragraph(line, '  ')
         out.line()
         out.table(status.datapaths, [
           { title: 'DATAPATH', value: ({ index }) => String(index), align: 'right' },
@@ -39,4 +35,21 @@ export function addStatusCommand(program: Command): void {
         }
       })
     })
+}
+
+/** What the host is part of, and who decides there. */
+function clusterLines({ cluster, coordinator, srs }: ControlResult<'status'>): string[] {
+  // A lab that speaks in clear has no cluster and knows its SRs all the same.
+  if (cluster === null && srs.length === 0) return ['in no cluster: there is no SR on this host']
+  const { reachable, revision, catalogueRevision } = coordinator
+  const behind = revision - catalogueRevision
+  const state = reachable
+    ? `coordinator reachable, revision ${revision}, catalogue ${behind > 0 ? `${behind} revisions behind` : 'up to date'}`
+    : `coordinator not reachable; healthy volumes go on (catalogue at revision ${catalogueRevision})`
+  if (cluster === null) return [state]
+  const members = cluster.etcdMembers.map(({ address }) => address).join(', ')
+  return [
+    `cluster of SR ${cluster.sr}, generation ${cluster.generation}, ${cluster.phase}`,
+    cluster.coordinator === 'etcd' ? `${state}; etcd on ${members}` : state,
+  ]
 }

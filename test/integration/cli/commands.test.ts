@@ -56,11 +56,14 @@ describe('the xosan command', function () {
   let server: RpcServer
   let answers: { [M in ControlMethod]?: () => ControlResult<M> }
   let resyncs: number
+  let calls: [method: ControlMethod, params: unknown][]
+  const callsOf = (method: ControlMethod): unknown[] =>
+    calls.filter(([called]) => called === method).map(([, params]) => params)
 
   const start = (...words: string[]): ChildProcess =>
     spawn(process.execPath, [join(bundle, 'xosan.js'), ...words], {
       env: { PATH: process.env['PATH'], XOSAN_SOCKET: socket },
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: ['pipe', 'pipe', 'pipe'],
     })
   const finish = async (child: ChildProcess): Promise<Outcome> => {
     let [out, errors] = ['', '']
@@ -69,7 +72,14 @@ describe('the xosan command', function () {
     const [code] = (await once(child, 'close')) as [number | null]
     return { code, out, errors }
   }
-  const xosan = (...words: string[]): Promise<Outcome> => finish(start(...words))
+  const xosan = (...words: string[]): Promise<Outcome> => answering('', ...words)
+  /** @param typed on standard input, which then ends */
+  const answering = (typed: string, ...words: string[]): Promise<Outcome> => {
+    const child = start(...words)
+    child.stdin!.on('error', () => undefined)
+    child.stdin!.end(typed)
+    return finish(child)
+  }
 
   before(() => buildAll(bundle, { xosan: 'cli/main.ts' }))
   after(() => rm(bundle, { recursive: true, force: true }))
@@ -78,6 +88,7 @@ describe('the xosan command', function () {
     directory = await mkdtemp(join(tmpdir(), 'xosan-cli-'))
     socket = join(directory, 'control.sock')
     resyncs = 0
+    calls = []
     answers = {
       'host.ls': () =>
         controlApi['host.ls'].result.parse(
@@ -100,7 +111,8 @@ describe('the xosan command', function () {
     server = new RpcServer({ log: () => undefined })
     for (const method of Object.keys(controlApi) as ControlMethod[]) {
       const schema = controlApi[method].params as z.ZodType
-      server.register(method, schema, () => {
+      server.register(method, schema, params => {
+        calls.push([method, params])
         const answer = answers[method]
         if (answer === undefined) throw new XosanError('COORDINATOR_UNAVAILABLE', { reason: 'it is a test' })
         return answer()
@@ -192,5 +204,93 @@ describe('the xosan command', function () {
     assert.match(out, /waiting for a-rather-long-host-name-2/)
     assert.equal(child.signalCode, 'SIGINT')
     assert.equal(resyncs, 1)
+  })
+
+  describe('about the cluster', () => {
+    const status = (over: Partial<ControlResult<'status'>>): ControlResult<'status'> =>
+      controlApi.status.result.parse({
+        host: { uuid: HOSTS[0], name: 'h1', address: '192.0.2.1' },
+        pid: 1,
+        version: '1.0.0',
+        cluster: null,
+        coordinator: { reachable: true, revision: 9, catalogueRevision: 9 },
+        datapaths: [],
+        srs: [],
+        warnings: [],
+        ...over,
+      })
+    const cluster = {
+      sr: SR,
+      generation: 1,
+      phase: 'joined',
+      coordinator: 'etcd',
+      etcdMembers: HOSTS.map((host, index) => ({ host, address: `192.0.2.${index + 1}`, port: 7750 })),
+    } as ControlResult<'status'>['cluster']
+
+    it('shows which cluster the host is in and where its etcd is, or that it is in none', async () => {
+      answers.status = () => status({})
+      assert.match((await xosan('status')).out, /^in no cluster/m)
+      answers.status = () => status({ cluster })
+      const { out } = await xosan('status')
+      assert.match(out, new RegExp(`^cluster of SR ${SR}, generation 1, joined$`, 'm'))
+      assert.match(out.replaceAll('\n  ', ' '), /up to date; etcd on 192\.0\.2\.1, 192\.0\.2\.2$/m)
+      // A lab that speaks in clear.
+      answers.status = () => status({ srs: [{ sr: SR, name: 'sr', copies: 2, volumes: 1 }] as never })
+      assert.match((await xosan('status')).out, /^coordinator reachable, revision 9/m)
+      const broken = { ...cluster!, coordinator: 'embedded' as const, etcdMembers: [] }
+      const coordinator = { reachable: false, revision: 9, catalogueRevision: 7 } as never
+      answers.status = () => status({ cluster: broken, coordinator })
+      assert.match(
+        (await xosan('status')).out.replaceAll('\n  ', ' '),
+        /not reachable; healthy volumes go on/
+      )
+    })
+
+    it('removes a host once its name has been typed again, and says before what that means', async () => {
+      answers['host.remove'] = () => ({ host: HOSTS[1] as never })
+      const name = 'a-rather-long-host-name-2'
+      for (const typed of ['', 'yes\n', 'a-rather-long-host-name-1\n']) {
+        const { code, out } = await answering(typed, 'host', 'remove', name)
+        assert.equal(code, 1)
+        assert.match(out, /Nothing was changed/)
+      }
+      assert.deepEqual(callsOf('host.remove'), [])
+      const { code, out, errors } = await answering(`${name}\n`, 'host', 'remove', name)
+      assert.equal(code, 0, errors)
+      assert.match(out, /which is down.*whatever certificates.*replicas of "database", "twin".*is removed/s)
+      for (const line of out.split('\n')) assert.ok(line.length <= 80, `${line.length} columns: ${line}`)
+      assert.deepEqual(callsOf('host.remove'), [{ host: HOSTS[1] }])
+    })
+
+    it('removes a host without a question for a program, by UUID too', async () => {
+      answers['host.remove'] = () => ({ host: HOSTS[1] as never })
+      const { code, out } = await xosan('host', 'remove', HOSTS[1]!, '--yes', '--json')
+      assert.equal(code, 0)
+      assert.deepEqual(JSON.parse(out), { host: HOSTS[1] })
+    })
+
+    it('does not remove a host that it does not know, or whose name is not its alone', async () => {
+      const unknown = await xosan('host', 'remove', 'h9', '--yes')
+      assert.equal(unknown.code, 2)
+      assert.match(unknown.errors, /the hosts are a-rather-long-host-name-1/)
+      const hosts = answers['host.ls']!().map(host => ({ ...host, name: 'twin' }))
+      answers['host.ls'] = () => hosts
+      assert.match((await xosan('host', 'remove', 'twin', '--yes')).errors, /several hosts have this name/)
+      assert.deepEqual(callsOf('host.remove'), [])
+    })
+
+    it('removes a host that holds the only whole replica of a volume to none but who names the loss', async () => {
+      answers['host.remove'] = () => ({ host: HOSTS[0] as never })
+      const words = ['host', 'remove', 'a-rather-long-host-name-1', '--yes']
+      const { code, errors } = await xosan(...words)
+      assert.equal(code, 2)
+      assert.match(errors, /only in-sync replica of "database".*--give-up-volumes/)
+      assert.ok(!errors.includes('twin'))
+      assert.deepEqual(callsOf('host.remove'), [])
+      const meant = await xosan(...words, '--give-up-volumes')
+      assert.equal(meant.code, 0)
+      assert.match(meant.out, /LOST.*"database"/)
+      assert.deepEqual(callsOf('host.remove'), [{ host: HOSTS[0] }])
+    })
   })
 })
