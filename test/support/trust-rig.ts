@@ -1,5 +1,5 @@
 import { randomUUID, webcrypto } from 'node:crypto'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { copyFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type HostId, type SrId } from '../../core/units.ts'
 import { createNodeClock } from '../../daemon/ports/node-clock.ts'
@@ -14,6 +14,7 @@ import { type GateLimits } from '../../trust/handshake-gate.ts'
 import { identityUri, type HostIdentity, type TrustScope } from '../../trust/identity.ts'
 import { type Member, MemberList } from '../../trust/members.ts'
 import { type RefusalEvent } from '../../trust/refusal-log.ts'
+import { exportToolCertificates } from '../../trust/tool-certificates.ts'
 import { type HostCredentials } from '../../trust/trust-directory.ts'
 import { TrustedTransport } from '../../trust/trusted-transport.ts'
 import { ALGORITHM, signingKey, x509 } from '../../trust/x509.ts'
@@ -148,19 +149,11 @@ export class TrustRig {
   readonly #list = new Map<HostId, Member>()
 }
 
-/** Writes what NBD tools built on GnuTLS look for in a directory of certificates. */
+/** Writes what NBD tools look for, as clients and as servers. */
 export async function writeToolFiles(directory: string, credentials: HostCredentials): Promise<string> {
-  const { keyPem, certificatePem, authoritiesPem } = credentials
-  await mkdir(directory, { recursive: true, mode: 0o700 })
-  const files = {
-    'ca-cert.pem': authoritiesPem,
-    'client-cert.pem': certificatePem,
-    'client-key.pem': keyPem,
-    'server-cert.pem': certificatePem,
-    'server-key.pem': keyPem,
-  }
-  for (const [name, text] of Object.entries(files)) {
-    await writeFile(join(directory, name), text, { mode: 0o600 })
+  await exportToolCertificates(directory, credentials)
+  for (const kind of ['cert', 'key']) {
+    await copyFile(join(directory, `client-${kind}.pem`), join(directory, `server-${kind}.pem`))
   }
   return directory
 }

@@ -155,7 +155,9 @@ describe('NBD between hosts', () => {
 
     it('nbdinfo sees an export with a valid certificate, and nothing without', async function () {
       if (!hasProgram('nbdinfo')) this.skip()
-      const output = await succeed('nbdinfo', [uri(await writeToolFiles(directory, await member()))])
+      const output = await succeed('nbdinfo', [
+        uri(await writeToolFiles(join(directory, 'tls'), await member())),
+      ])
       assert.match(output, /TLS|encrypted/)
       assert.match(output, /export-size: 67108864/)
       const strangers = await writeToolFiles(join(directory, 'strangers'), await trust.credentials())
@@ -168,7 +170,7 @@ describe('NBD between hosts', () => {
 
     it('qemu-img compares an export with a file', async function () {
       if (!hasProgram('qemu-img')) this.skip()
-      const certificates = await writeToolFiles(directory, await member())
+      const certificates = await writeToolFiles(join(directory, 'tls'), await member())
       const device = await nbd.connect()
       await device.write({ offset: byteOffset(65_536), data: Buffer.alloc(65_536, 7), durable: true })
       await device.close()
@@ -182,7 +184,7 @@ describe('NBD between hosts', () => {
 
     it('our client speaks TLS with nbdkit, if its certificate is on the list', async function () {
       if (!hasProgram(NBDKIT)) this.skip()
-      const certificates = await writeToolFiles(directory, credentials)
+      const certificates = await writeToolFiles(join(directory, 'tls'), credentials)
       const path = join(directory, 'nbdkit.sock')
       const tls = ['--tls=require', `--tls-certificates=${certificates}`, '--tls-verify-peer']
       const nbdkit = spawn(NBDKIT, ['-f', '--exit-with-parent', '-U', path, ...tls, 'memory', '1M'], {
