@@ -231,6 +231,11 @@ export const ERRORS = {
     next: 'Nothing is changed. Ask for another ticket; each is good once, for one host, for ten minutes.',
     retriable: false,
   },
+  CERTIFICATE_REFUSED: {
+    sentence: 'Host {host} was given no new certificate: {reason}.',
+    next: 'It goes on with the one that it has, and asks again every day. Warnings begin 60 days before its end.',
+    retriable: true,
+  },
   TRUST_FILE_UNSAFE: {
     sentence: '{path} cannot be trusted: {reason}.',
     next: 'Nothing starts with it. If others could read a key, remove this host and let it join again.',

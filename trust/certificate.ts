@@ -5,6 +5,8 @@ import { DER_BYTES_MAX, x509 } from './x509.ts'
 /** What XOSAN wants to know of a certificate. */
 export interface CertificateFacts {
   readonly fingerprint: string
+  /** Number that its authority gave it, in lower-case hexadecimal. */
+  readonly serial: string
   /** Null when it is no host's: it names none, or more than one. */
   readonly identity: HostIdentity | null
   readonly notBefore: Date
@@ -31,8 +33,9 @@ export function certificateFacts(certificate: Uint8Array | string): CertificateF
     const uris = names.filter(({ type }) => type === 'url')
     // Two names are none: whoever reads the other one would see another host.
     const identity = uris.length === 1 ? parseIdentityUri(uris[0]!.value) : null
-    const { notBefore, notAfter } = parsed
-    return { fingerprint: fingerprintOf(der), identity, notBefore, notAfter }
+    const { serialNumber, notBefore, notAfter } = parsed
+    const serial = serialNumber.toLowerCase()
+    return { fingerprint: fingerprintOf(der), serial, identity, notBefore, notAfter }
   } catch {
     return null
   }

@@ -2,9 +2,9 @@ import { randomUUID } from 'node:crypto'
 import { type Clock } from '../core/ports/clock.ts'
 import { millis } from '../core/units.ts'
 import { RpcServer, type RpcServerEvent } from '../rpc/server.ts'
-import { type Authority, issueHostCertificate } from './authority.ts'
 import { UNNAMED_CALLER } from './caller.ts'
 import { fingerprintOf } from './certificate.ts'
+import { type CertificateAuthority } from './certificate-authority.ts'
 import { type Enrolment } from './enrolment.ts'
 import { enrolmentApi } from './enrolment-api.ts'
 import { DEFAULT_GATE_LIMITS, HandshakeGate } from './handshake-gate.ts'
@@ -21,7 +21,7 @@ const CONNECTIONS_MAX = 64
 const LINE_BYTES_MAX = 16 * 1024
 
 interface EnrolmentServerOptions {
-  readonly authority: Authority
+  readonly authority: Pick<CertificateAuthority, 'issue'>
   /** Of this host, by which who joins knows it. */
   readonly credentials: HostCredentials
   readonly enrolment: Enrolment
@@ -50,13 +50,7 @@ export function createEnrolmentServer(options: EnrolmentServerOptions): {
   const { params } = enrolmentApi['trust.enrol']
   server.register('trust.enrol', params, async ({ id, secret, csrPem }) => {
     const { host, addresses } = enrolment.redeem(id, secret)
-    const identity = { ...authority.scope, host }
-    const certificatePem = await issueHostCertificate(authority, {
-      csrPem,
-      identity,
-      addresses,
-      now: new Date(),
-    })
+    const certificatePem = await authority.issue({ csrPem, host, addresses, now: new Date() })
     const certificates = [fingerprintOf(certificatePem)]
     // First the list, then the certificate: one that is not on the list is worth nothing anywhere.
     const members = await admit({ host, admission: randomUUID(), certificates })

@@ -5,9 +5,12 @@ import { z } from 'zod'
 import { hasCode, reasonOf, XosanError } from '../core/errors.ts'
 import { type Authority } from './authority.ts'
 import { certificateFacts } from './certificate.ts'
+import { CertificateAuthority, type IssuedStore } from './certificate-authority.ts'
 import { type HostIdentity } from './identity.ts'
+import { type IssuedCertificate, issuedSchema, issuedText } from './issued.ts'
 import { memberSchema } from './member-text.ts'
 import { type Member } from './members.ts'
+import { readRevocationList } from './revocation.ts'
 
 /** What a process needs to speak for its host. */
 export interface HostCredentials {
@@ -23,7 +26,11 @@ const HOST_FILE = 'host.pem'
 const AUTHORITIES_FILE = 'authorities.pem'
 /** On one host only. */
 const AUTHORITY_FILE = 'authority.pem'
+/** Beside the authority: what it has issued. */
+const ISSUED_FILE = 'issued.json'
 const MEMBERS_FILE = 'members.json'
+/** For etcd. */
+const REVOKED_FILE = 'revoked.pem'
 /** Some hundred members take a tenth of this. */
 const FILE_BYTES_MAX = 1024 * 1024
 
@@ -38,7 +45,10 @@ const membersSchema = z.strictObject({ version: z.literal(1), members: z.array(m
  *
  * Files are replaced as a whole: who reads, also after a kill or a power cut, sees the old one or the new one.
  */
-export class TrustDirectory {
+export class TrustDirectory implements IssuedStore {
+  /** The last change under way of each directory, for which several objects may stand. */
+  static readonly #changes = new Map<string, Promise<unknown>>()
+
   readonly path: string
 
   private constructor(path: string) {
@@ -72,21 +82,50 @@ export class TrustDirectory {
    * between trusts one more than it needs, and has credentials that work.
    */
   async saveCredentials(credentials: Omit<HostCredentials, 'identity'>): Promise<void> {
-    await this.#replace(AUTHORITIES_FILE, credentials.authoritiesPem)
-    await this.#replace(HOST_FILE, credentials.keyPem + credentials.certificatePem)
+    await this.#inTurn(async () => {
+      await this.#replace(AUTHORITIES_FILE, credentials.authoritiesPem)
+      await this.#replace(HOST_FILE, credentials.keyPem + credentials.certificatePem)
+    })
   }
 
   /** @returns null on every host but the one that holds it @throws XosanError TRUST_FILE_UNSAFE */
-  async authority(): Promise<Authority | null> {
+  async authority(): Promise<CertificateAuthority | null> {
     const text = await this.#read(AUTHORITY_FILE)
     const credentials = await this.credentials()
     if (text === null || credentials === null) return null
     const { sr, generation } = credentials.identity
-    return { scope: { sr, generation }, ...this.#pair(AUTHORITY_FILE, text) }
+    return new CertificateAuthority({ scope: { sr, generation }, ...this.#pair(AUTHORITY_FILE, text) }, this)
   }
 
   async saveAuthority({ keyPem, certificatePem }: Authority): Promise<void> {
-    await this.#replace(AUTHORITY_FILE, keyPem + certificatePem)
+    await this.#inTurn(async () => this.#replace(AUTHORITY_FILE, keyPem + certificatePem))
+  }
+
+  /** @throws XosanError TRUST_FILE_UNSAFE; what `change` throws, and then nothing is changed */
+  async changeIssued(
+    change: (issued: readonly IssuedCertificate[]) => readonly IssuedCertificate[]
+  ): Promise<readonly IssuedCertificate[]> {
+    return this.#inTurn(async () => {
+      const before = await this.#issued()
+      const after = change(before)
+      if (after !== before) await this.#replace(ISSUED_FILE, issuedText(after))
+      return after
+    })
+  }
+
+  /** Where `saveRevocationList` puts the list. */
+  get revocationListPath(): string {
+    return this.#path(REVOKED_FILE)
+  }
+
+  /**
+   * Puts a revocation list where etcd finds it; etcd needs none to start, and one to let anybody in.
+   * @throws XosanError INVALID_ARGUMENT for one that no authority of this host has signed; nothing is changed then
+   */
+  async saveRevocationList(pem: string): Promise<void> {
+    const authoritiesPem = await this.#read(AUTHORITIES_FILE)
+    await readRevocationList(pem, authoritiesPem ?? '')
+    await this.#inTurn(async () => this.#replace(REVOKED_FILE, pem))
   }
 
   /** The members as this host knew them last; nobody when it never knew any. @throws XosanError TRUST_FILE_UNSAFE */
@@ -101,7 +140,18 @@ export class TrustDirectory {
   }
 
   async saveMembers(members: readonly Member[]): Promise<void> {
-    await this.#replace(MEMBERS_FILE, `${JSON.stringify({ version: 1, members })}\n`)
+    const text = `${JSON.stringify({ version: 1, members })}\n`
+    await this.#inTurn(async () => this.#replace(MEMBERS_FILE, text))
+  }
+
+  async #issued(): Promise<readonly IssuedCertificate[]> {
+    const text = await this.#read(ISSUED_FILE)
+    if (text === null) return []
+    try {
+      return issuedSchema.parse(JSON.parse(text)).issued
+    } catch (error) {
+      throw unsafe(this.#path(ISSUED_FILE), `it cannot be understood: ${reasonOf(error)}`)
+    }
   }
 
   #pair(name: string, text: string): { readonly keyPem: string; readonly certificatePem: string } {
@@ -132,6 +182,17 @@ export class TrustDirectory {
     } finally {
       await handle.close()
     }
+  }
+
+  /** One change after the other: two at once would write into one unfinished file. */
+  async #inTurn<T>(change: () => Promise<T>): Promise<T> {
+    const earlier = TrustDirectory.#changes.get(this.path) ?? Promise.resolve()
+    const mine = earlier.then(change)
+    TrustDirectory.#changes.set(
+      this.path,
+      mine.catch(() => undefined)
+    )
+    return mine
   }
 
   async #replace(name: string, text: string): Promise<void> {

@@ -10,8 +10,10 @@ import {
   issueHostCertificate,
 } from '../../trust/authority.ts'
 import { fingerprintOf } from '../../trust/certificate.ts'
+import { type IssuedStore } from '../../trust/certificate-authority.ts'
 import { type GateLimits } from '../../trust/handshake-gate.ts'
 import { identityUri, type HostIdentity, type TrustScope } from '../../trust/identity.ts'
+import { type IssuedCertificate } from '../../trust/issued.ts'
 import { type Member, MemberList } from '../../trust/members.ts'
 import { type RefusalEvent } from '../../trust/refusal-log.ts'
 import { exportToolCertificates } from '../../trust/tool-certificates.ts'
@@ -147,6 +149,25 @@ export class TrustRig {
   }
 
   readonly #list = new Map<HostId, Member>()
+}
+
+/** What an authority has issued, kept in memory. */
+export class IssuedInMemory implements IssuedStore {
+  issued: readonly IssuedCertificate[] = []
+  /** Every change fails with this. */
+  failing: Error | null = null
+
+  async changeIssued(
+    change: (issued: readonly IssuedCertificate[]) => readonly IssuedCertificate[]
+  ): Promise<readonly IssuedCertificate[]> {
+    if (this.failing !== null) throw this.failing
+    this.issued = change(this.issued)
+    return Promise.resolve(this.issued)
+  }
+
+  serialsOf(host: HostId): string[] {
+    return this.issued.filter(each => each.host === host).map(({ serial }) => serial)
+  }
 }
 
 /** Writes what NBD tools look for, as clients and as servers. */

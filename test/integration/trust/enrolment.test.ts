@@ -5,13 +5,15 @@ import { type HostId } from '../../../core/units.ts'
 import { createNodeClock } from '../../../daemon/ports/node-clock.ts'
 import { RpcClient } from '../../../rpc/client.ts'
 import { RpcServer } from '../../../rpc/server.ts'
+import { certificateFacts } from '../../../trust/certificate.ts'
+import { CertificateAuthority } from '../../../trust/certificate-authority.ts'
 import { enrol } from '../../../trust/enrol.ts'
 import { Enrolment } from '../../../trust/enrolment.ts'
 import { createEnrolmentServer } from '../../../trust/enrolment-server.ts'
 import { type Member } from '../../../trust/members.ts'
 import { parseTicket, type Ticket, ticketText } from '../../../trust/ticket.ts'
 import { type HostCredentials } from '../../../trust/trust-directory.ts'
-import { newHostId, TrustRig } from '../../support/trust-rig.ts'
+import { IssuedInMemory, newHostId, TrustRig } from '../../support/trust-rig.ts'
 
 const clock = createNodeClock()
 
@@ -22,15 +24,17 @@ describe('a host that joins', () => {
   let server: ReturnType<typeof createEnrolmentServer>
   let port: number
   let members: Member[]
+  let issued: IssuedInMemory
   const logged: unknown[] = []
 
   beforeEach(async () => {
     rig = await TrustRig.create()
     holder = await rig.credentials()
     members = [rig.enlist(holder)]
+    issued = new IssuedInMemory()
     enrolment = new Enrolment({ clock, randomBytes })
     server = createEnrolmentServer({
-      authority: rig.authority,
+      authority: new CertificateAuthority(rig.authority, issued),
       credentials: holder,
       enrolment,
       clock,
@@ -64,6 +68,8 @@ describe('a host that joins', () => {
     const { credentials, members: told } = await join(ticketFor(host))
     assert.deepEqual(told.map(member => member.host).sort(), [holder.identity.host, host].sort())
     assert.ok(!JSON.stringify([logged, told]).includes('PRIVATE'))
+    const { serial } = certificateFacts(credentials.certificatePem)!
+    assert.deepEqual(issued.serialsOf(host), [serial])
     const rpc = new RpcServer({ log: () => undefined })
     rpc.register('who', z.object({}), () => host)
     const address = {
@@ -87,6 +93,12 @@ describe('a host that joins', () => {
   it('gets the name on the ticket that was opened, whatever it says of itself', async () => {
     const ticket = ticketFor(newHostId())
     await assert.rejects(join({ ...ticket, host: newHostId() }), /not for this host/)
+  })
+
+  it('gets no certificate when that cannot be noted', async () => {
+    issued.failing = new Error('no space left on device')
+    await assert.rejects(join(ticketFor(newHostId())), { code: 'INTERNAL' })
+    assert.equal(members.length, 1)
   })
 
   it('shows its secret to nobody whom the authority of the ticket does not vouch for', async () => {

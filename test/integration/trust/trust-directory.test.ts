@@ -32,7 +32,9 @@ describe('the directory of keys', () => {
     await directory.saveMembers(members)
     const again = await TrustDirectory.open(path)
     assert.deepEqual(await again.credentials(), credentials)
-    assert.deepEqual(await again.authority(), rig.authority)
+    const authority = await again.authority()
+    assert.equal(authority?.certificatePem, rig.authority.certificatePem)
+    assert.deepEqual(authority.scope, rig.authority.scope)
     assert.deepEqual(await again.members(), members)
     assert.equal((await stat(path)).mode & 0o777, 0o700)
     for (const name of await readdir(path))
@@ -49,6 +51,14 @@ describe('the directory of keys', () => {
     await directory.saveCredentials(second)
     assert.deepEqual(await directory.credentials(), second)
     assert.equal((await stat(join(path, 'host.pem'))).mode & 0o777, 0o600)
+  })
+
+  it('keeps the last of several lists of members that came at the same time', async () => {
+    const lists = await Promise.all([1, 2, 3, 4].map(async () => [rig.enlist(await rig.credentials())]))
+    await Promise.all(lists.map(async list => (await TrustDirectory.open(path)).saveMembers(list)))
+    const kept = await (await TrustDirectory.open(path)).members()
+    assert.ok(lists.some(list => list[0]!.host === kept[0]?.host))
+    assert.deepEqual(await readdir(path), ['members.json'])
   })
 
   it('refuses a key that others could read, and a directory that they could change', async () => {
