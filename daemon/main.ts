@@ -133,6 +133,7 @@ async function main(config: Config, log: Log): Promise<void> {
     clock,
     random,
     log,
+    holdsData: sr => stores.holdsData(sr),
     reloadDatapaths: () => datapaths.reload('cluster.reload'),
     exitSoon: () => clock.after(ANSWER_FIRST_MS, () => process.kill(process.pid, 'SIGTERM')),
   })

@@ -5,7 +5,18 @@
  *
  * `<state directory>/stores.json` lists them for the datapath processes.
  */
-import { mkdir, mkdtemp, open, readFile, realpath, rename, rm, rmdir, statfs } from 'node:fs/promises'
+import {
+  mkdir,
+  mkdtemp,
+  open,
+  readdir,
+  readFile,
+  realpath,
+  rename,
+  rm,
+  rmdir,
+  statfs,
+} from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { z } from 'zod'
 import { reasonOf, XosanError } from '../core/errors.ts'
@@ -153,6 +164,18 @@ export class Stores implements LocalStores {
       throw new XosanError('STORE_MISSING', { sr, path: entry.directory, reason: 'its id is not found' })
     }
     return spaceOf(entry.directory)
+  }
+
+  /** Whether there are replicas of an SR here; a store that cannot be looked into may hold some. */
+  async holdsData(sr: SrId): Promise<boolean> {
+    const entry = (await this.#read()).stores.find(candidate => candidate.sr === sr)
+    if (entry === undefined) return false
+    if ((await readIdentity(entry.directory).catch(() => null)) === null) return true
+    try {
+      return (await readdir(join(entry.directory, 'volumes'))).length > 0
+    } catch (error) {
+      return (error as NodeJS.ErrnoException).code !== 'ENOENT'
+    }
   }
 
   /** The stores that the datapath processes are told of. */

@@ -88,6 +88,8 @@ export const controlApi = {
       version: z.string(),
       /** The SR whose cluster it is in. */
       sr: srId.nullable(),
+      /** Whether it has replicas of that SR, or may have some: then it is not taken out for another. */
+      holdsData: z.boolean(),
       /** Milliseconds since 1970. */
       timeOfDay: z.number(),
       /** It holds no data. */
@@ -105,6 +107,11 @@ export const controlApi = {
   'host.remove': {
     params: z.object({ host: z.string().min(1).max(255) }),
     result: z.object({ host: hostId }),
+  },
+  /** Writes this host's key and certificates into a new directory, as NBD tools read them. */
+  'trust.export': {
+    params: z.object({ directory: z.string().startsWith('/').max(4096) }),
+    result: z.null(),
   },
   'host.ls': { params: z.object({}), result: z.array(hostSummary) },
   'volume.ls': { params: z.object({ sr: srId.optional() }), result: z.array(volumeSummary) },

@@ -52,6 +52,8 @@ interface ClusterServiceOptions {
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
+  /** Whether this host has replicas of an SR, or may have some. */
+  readonly holdsData: (sr: SrId) => Promise<boolean>
   /** Makes the datapath processes look at the cluster's files again. */
   readonly reloadDatapaths: () => Promise<void>
   /** Ends this program, in order, once the call under way has been answered. */
@@ -104,7 +106,8 @@ export class ClusterService implements ClusterFormation {
   async check() {
     const { config, version } = this.#options
     const sr = (await this.#current())?.sr ?? null
-    return { version, sr, timeOfDay: Date.now(), witness: config.datapaths === 0 }
+    const holdsData = sr !== null && (await this.#options.holdsData(sr))
+    return { version, sr, holdsData, timeOfDay: Date.now(), witness: config.datapaths === 0 }
   }
 
   /** Joins the cluster that a ticket is for. @throws XosanError HOST_IN_ANOTHER_SR, and as `enrol` */
@@ -158,7 +161,9 @@ export class ClusterService implements ClusterFormation {
       throw this.#inAnother(config.host.name, current.sr)
     }
     const others = (await pool.hosts()).filter(({ uuid }) => uuid !== config.host.uuid)
-    await Promise.all(others.map(async other => this.#prepare(other, sr, deadline)))
+    // All are looked at before any is changed: one that holds another SR's data ends the attempt.
+    const clusters = await Promise.all(others.map(async other => this.#examine(other, sr, deadline)))
+    await Promise.all(others.map(async (other, i) => this.#free(other, clusters[i]!, deadline)))
     log.info('a cluster forms', { sr, hosts: others.length + 1 })
     const undo = async (): Promise<void> => {
       await Promise.all(
@@ -181,11 +186,10 @@ export class ClusterService implements ClusterFormation {
     }
   }
 
-  /** Makes sure that a host can join: what is left of an attempt that was broken off is taken away first. */
-  async #prepare({ uuid, name }: PoolHost, sr: SrId, deadline: Deadline): Promise<void> {
-    const { pool, version, clock } = this.#options
-    const check = async () => pool.call(uuid, 'cluster.check', {}, deadline.remainingMs(CHECK_MS))
-    let found = await check()
+  /** @returns the cluster that the host has to leave first, if any */
+  async #examine({ uuid, name }: PoolHost, sr: SrId, deadline: Deadline): Promise<SrId | null> {
+    const { pool, version } = this.#options
+    const found = await pool.call(uuid, 'cluster.check', {}, deadline.remainingMs(CHECK_MS))
     if (found.version !== version) {
       throw new XosanError('VERSION_DIFFERENT', { host: name, version: found.version, own: version })
     }
@@ -193,16 +197,27 @@ export class ClusterService implements ClusterFormation {
     if (apartMs > CLOCKS_MS_MAX) {
       throw new XosanError('CLOCKS_DIFFER', { host: name, hours: Math.round(apartMs / 3_600_000) })
     }
-    if (found.sr === null) return
-    if (found.sr !== sr) throw this.#inAnother(name, found.sr)
+    if (found.sr !== null && found.sr !== sr && found.holdsData) throw this.#inAnother(name, found.sr)
+    return found.sr
+  }
+
+  /**
+   * Takes a host out of a cluster that never came to be: it was away when that was taken back. It has no data of it,
+   * and neither has any host that could be asked.
+   */
+  async #free({ uuid, name }: PoolHost, sr: SrId | null, deadline: Deadline): Promise<void> {
+    if (sr === null) return
+    const { pool, clock, log } = this.#options
+    log.warn('a host is left over from a cluster that did not come to be; it leaves', { host: name, sr })
     await pool.call(uuid, 'cluster.leave', { sr }, deadline.remainingMs(LEAVE_MS))
-    while (found.sr !== null) {
+    for (let left: SrId | null = sr; left !== null;) {
       await pause(clock, LEAVE_POLL_MS)
+      const checkMs = deadline.remainingMs(CHECK_MS)
       // It starts anew, and does not answer meanwhile.
-      found = await check().catch(() => {
-        deadline.remainingMs()
-        return found
-      })
+      left = await pool.call(uuid, 'cluster.check', {}, checkMs).then(
+        found => found.sr,
+        () => left
+      )
     }
   }
 

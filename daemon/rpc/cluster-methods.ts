@@ -1,16 +1,21 @@
+import { XosanError } from '../../core/errors.ts'
 import { type ControlResult } from '../../rpc/control-api.ts'
+import { exportToolCertificates } from '../../trust/tool-certificates.ts'
 import { type VolumeContext } from '../../volume/context.ts'
 import { type ClusterFile } from '../cluster/cluster-file.ts'
 import { type ClusterService } from '../cluster/cluster-service.ts'
+import { type HostCluster } from '../cluster/host-cluster.ts'
 import { type ControlMethods } from './control-methods.ts'
 
-type ClusterMethod = 'cluster.check' | 'cluster.join' | 'cluster.leave' | 'host.remove'
+type ClusterMethod = 'cluster.check' | 'cluster.join' | 'cluster.leave' | 'host.remove' | 'trust.export'
 
 /** What can be asked about the cluster that this host is in, or could be in. */
 export function clusterMethods({
   context,
+  cluster,
   service,
 }: {
+  readonly cluster: HostCluster
   readonly context: VolumeContext
   readonly service: ClusterService
 }): Pick<ControlMethods, ClusterMethod> {
@@ -27,6 +32,12 @@ export function clusterMethods({
     'host.remove': async ({ host }) => {
       const hosts = context.metadata.hosts()
       return { host: await service.removeHost(host, hosts) }
+    },
+    'trust.export': async ({ directory }) => {
+      const { credentials } = cluster
+      if (credentials === null) throw new XosanError('NOT_IN_CLUSTER', {})
+      await exportToolCertificates(directory, credentials)
+      return null
     },
   }
 }
