@@ -18,7 +18,8 @@ import { type Clock, pause } from '../../core/ports/clock.ts'
 import { type Random } from '../../core/ports/random.ts'
 import { type HostId, millis, type SrId } from '../../core/units.ts'
 import { type ControlParams } from '../../rpc/control-api.ts'
-import { createAuthority, createHostKey, issueHostCertificate } from '../../trust/authority.ts'
+import { createAuthority, createHostKey } from '../../trust/authority.ts'
+import { CertificateAuthority } from '../../trust/certificate-authority.ts'
 import { fingerprintOf } from '../../trust/certificate.ts'
 import { enrol } from '../../trust/enrol.ts'
 import { Enrolment } from '../../trust/enrolment.ts'
@@ -240,12 +241,8 @@ export class ClusterService implements ClusterFormation {
     const now = new Date()
     const authority = await createAuthority(scope, now)
     const { keyPem, csrPem } = await createHostKey()
-    const certificatePem = await issueHostCertificate(authority, {
-      csrPem,
-      identity: { ...scope, host: host.uuid },
-      addresses: [host.address],
-      now,
-    })
+    const request = { csrPem, host: host.uuid, addresses: [host.address], now }
+    const certificatePem = await new CertificateAuthority(authority, directory).issue(request)
     const self: Member = {
       host: host.uuid,
       admission: randomUUID(),
