@@ -207,6 +207,8 @@ function examine(key: ParsedKey, entry: Entry): Examined {
 function readRecord(parsed: ParsedKey, { key, value }: Entry): Examined {
   switch (parsed.kind) {
     case 'identity':
+    // A list in PEM, which whoever uses it checks.
+    case 'revoked':
       return { kind: 'readable' }
     case 'host':
       return named(parsed.host, parseHostRecord(key, value).host)

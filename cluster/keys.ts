@@ -4,6 +4,7 @@
  *     identity                           which coordinator this is (see catalogue/follower.ts)
  *     hosts/<host>                       where a host can be reached
  *     members/<host>                     the certificates by which a host is known (trust/members.ts)
+ *     revoked                            certificates that etcd's members are to refuse
  *     srs/<sr>/record                    an SR and its configuration
  *     srs/<sr>/stores/<host>             a host's store of an SR, and its space
  *     srs/<sr>/volumes/<volume>/state    who may write a volume; changed by compare-and-swap only
@@ -22,6 +23,7 @@ export type ParsedKey =
   | { readonly kind: 'identity' }
   | { readonly kind: 'host'; readonly host: HostId }
   | { readonly kind: 'member'; readonly host: HostId }
+  | { readonly kind: 'revoked' }
   | { readonly kind: 'sr'; readonly sr: SrId }
   | { readonly kind: 'store'; readonly sr: SrId; readonly host: HostId }
   | { readonly kind: 'volume-state'; readonly sr: SrId; readonly volume: VolumeKey }
@@ -30,6 +32,7 @@ export type ParsedKey =
   | { readonly kind: 'other' }
 
 export const IDENTITY_KEY = 'identity'
+export const REVOKED_KEY = 'revoked'
 export const HOSTS_PREFIX = 'hosts/'
 export const MEMBERS_PREFIX = 'members/'
 export const SRS_PREFIX = 'srs/'
@@ -58,6 +61,9 @@ export function parseKey(key: string): ParsedKey {
   const [top, first, table, third, leaf] = parts
   if (key === IDENTITY_KEY) {
     return { kind: 'identity' }
+  }
+  if (key === REVOKED_KEY) {
+    return { kind: 'revoked' }
   }
   if (top === 'hosts' && parts.length === 2 && isId(first)) {
     return { kind: 'host', host: first as HostId }

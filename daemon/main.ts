@@ -9,7 +9,7 @@ import { parseArgs } from 'node:util'
 import { type z } from 'zod'
 import { CatalogueFollower } from '../catalogue/follower.ts'
 import { openCatalogue } from '../catalogue/open.ts'
-import { hostKey } from '../cluster/keys.ts'
+import { hostKey, REVOKED_KEY } from '../cluster/keys.ts'
 import { serialiseHostRecord, type HostRecord } from '../cluster/records.ts'
 import { update } from '../cluster/update.ts'
 import { reasonOf } from '../core/errors.ts'
@@ -21,15 +21,19 @@ import { controlApi, type ControlMethod } from '../rpc/control-api.ts'
 import { peerApi, type PeerMethod } from '../rpc/peer-api.ts'
 import { RpcServer, type RpcServerEvent } from '../rpc/server.ts'
 import { type Json } from '../rpc/wire.ts'
+import { TrustDirectory } from '../trust/trust-directory.ts'
 import { type VolumeContext } from '../volume/context.ts'
 import { Deadline } from '../volume/deadline.ts'
 import { KeyedQueue } from '../volume/keyed-queue.ts'
 import { Operations } from '../volume/operations.ts'
 import { References } from '../volume/references.ts'
 import { ClusterService } from './cluster/cluster-service.ts'
+import { trustPath } from './cluster/cluster-file.ts'
+import { EtcdPart } from './cluster/etcd-part.ts'
 import { finishLeaving } from './cluster/finish-leaving.ts'
 import { HostCluster } from './cluster/host-cluster.ts'
 import { createPool } from './cluster/pool.ts'
+import { Revocation } from './cluster/revocation.ts'
 import { readConfig, type Config } from './config.ts'
 import { Datapaths } from './datapaths.ts'
 import { RemoteHosts } from './hosts.ts'
@@ -52,6 +56,8 @@ import { MeasuredUsage } from './usage.ts'
  */
 const REGISTER_MS = 10_000
 
+/** A host that does not answer in this time is taken to be down, until the next look. */
+const PING_MS = 2000
 /** The answer to the call that ends this program shall still get out. */
 const ANSWER_FIRST_MS = millis(200)
 
@@ -124,12 +130,30 @@ async function main(config: Config, log: Log): Promise<void> {
   })
   const agent = (id: HostId) => (id === host.uuid ? localHost : remoteHosts.agent(id))
   const usage = new MeasuredUsage({ host: host.uuid, clock, agent })
-  const clusterService = new ClusterService({
+  const etcdPart =
+    config.coordinator.kind === 'etcd'
+      ? new EtcdPart({
+          config,
+          cluster,
+          isUp: async id =>
+            agent(id)
+              .peer('host.ping', {}, PING_MS)
+              .then(
+                () => true,
+                () => false
+              ),
+          membersChanged: members => clusterService.membersChanged(members),
+          clock,
+          random,
+          log,
+        })
+      : null
+  const clusterService: ClusterService = new ClusterService({
     config,
     version: packageJson.version,
     cluster,
     pool: createPool(config, clock),
-    member: null,
+    member: etcdPart,
     clock,
     random,
     log,
@@ -190,8 +214,26 @@ async function main(config: Config, log: Log): Promise<void> {
   for (const method of Object.keys(peerApi) as PeerMethod[]) {
     serve(peer, method, peerApi[method].params, peers[method])
   }
+  let revocation: Revocation | null = null
   await cluster.onEntered(async transport => {
     follower.start()
+    if (etcdPart !== null) {
+      const look = (revocation = new Revocation({
+        directory: await TrustDirectory.open(trustPath(stateDirectory)),
+        members: cluster.members,
+        isJoining: id => clusterService.isJoining(id),
+        coordinator,
+        clock,
+        random,
+        log,
+        changed: () => etcdPart.restart(),
+      }))
+      follower.subscribe(({ keys }) => {
+        if (keys.includes(REVOKED_KEY)) look.look()
+      })
+      look.look()
+      await etcdPart.begin()
+    }
     await register(config, coordinator, { clock, log })
     janitor.start()
     if (transport === null) await peer.listenTcp(host.address, config.ports.peer)
@@ -204,6 +246,8 @@ async function main(config: Config, log: Log): Promise<void> {
   shutDownOnSignal(log, async () => {
     await Promise.all([control.close(), peer.close()])
     await janitor.close()
+    revocation?.close()
+    await etcdPart?.close()
     await follower.close()
     remoteHosts.close()
     await cluster.close()
@@ -244,6 +288,9 @@ async function register(
       peer: ports.peer,
       datapath: indexes.map(index => ports.datapath + index),
       nbd: indexes.map(index => ports.nbd + index),
+      ...(config.coordinator.kind === 'etcd'
+        ? { etcd: { client: ports.etcdClient, peer: ports.etcdPeer } }
+        : {}),
     },
     datapaths,
   }

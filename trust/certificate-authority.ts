@@ -4,7 +4,7 @@ import { type Authority, issueHostCertificate } from './authority.ts'
 import { certificateFacts } from './certificate.ts'
 import { type TrustScope } from './identity.ts'
 import { type IssuedCertificate, revokeAllOf, usableOf } from './issued.ts'
-import { createRevocationList } from './revocation.ts'
+import { createRevocationList, readRevocationList } from './revocation.ts'
 
 /**
  * Certificates of one host that are in their time. It has one, and another while it is renewed; more are left by
@@ -76,6 +76,20 @@ export class CertificateAuthority {
   /** The revocation list as it is, in PEM; members of etcd need one also when nothing is revoked. */
   async revocationList(now: Date): Promise<string> {
     return this.#revocationList(await this.#store.changeIssued(issued => issued), now)
+  }
+
+  /** Hosts with certificates that are not revoked; also those whose certificates have ended. */
+  async holders(): Promise<ReadonlySet<HostId>> {
+    const issued = await this.#store.changeIssued(all => all)
+    return new Set(issued.filter(({ revoked }) => !revoked).map(({ host }) => host))
+  }
+
+  /** Whether a revocation list of this authority holds all that is revoked. @param pem null: there is none yet */
+  async isComplete(pem: string | null): Promise<boolean> {
+    if (pem === null) return false
+    const listed = await readRevocationList(pem, this.certificatePem).catch(() => null)
+    const issued = await this.#store.changeIssued(all => all)
+    return listed !== null && issued.every(({ serial, revoked }) => !revoked || listed.includes(serial))
   }
 
   async #revocationList(issued: readonly IssuedCertificate[], now: Date): Promise<string> {

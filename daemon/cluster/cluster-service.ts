@@ -32,14 +32,20 @@ import { Deadline } from '../../volume/deadline.ts'
 import { KeyedQueue } from '../../volume/keyed-queue.ts'
 import { type Config } from '../config.ts'
 import { type Log } from '../log.ts'
-import { type ClusterFile, readClusterFile, trustPath, writeClusterFile } from './cluster-file.ts'
+import {
+  type ClusterEtcdMember,
+  type ClusterFile,
+  readClusterFile,
+  trustPath,
+  writeClusterFile,
+} from './cluster-file.ts'
 import { type HostCluster } from './host-cluster.ts'
 import { type Pool, type PoolHost } from './pool.ts'
 
 /** This host's part in the coordinator; absent where the coordinator is a file. */
 export interface CoordinatorMember {
   /** Starts the first member of a cluster that forms, and resolves when it serves. */
-  startAlone(deadlineMs: number): Promise<void>
+  startAlone(file: ClusterFile, deadlineMs: number): Promise<void>
   /** Resolves when there are as many members as there shall be. @throws XosanError DEADLINE_EXCEEDED */
   untilComplete(deadlineMs: number): Promise<void>
 }
@@ -74,10 +80,23 @@ const FIRST_GENERATION = 1
 
 export class ClusterService implements ClusterFormation {
   readonly #options: ClusterServiceOptions
-  readonly #queue = new KeyedQueue<'cluster'>()
+  /** Hosts that are being let in, or were and are not on this host's list of members yet. */
+  readonly #joining = new Map<HostId, 'invited' | 'admitted'>()
+  readonly #queue = new KeyedQueue<'cluster' | 'file'>()
 
   constructor(options: ClusterServiceOptions) {
     this.#options = options
+    const { members } = options.cluster
+    members.onChange(() => {
+      for (const [host, state] of this.#joining) {
+        if (state === 'admitted' && members.get(host) !== undefined) this.#joining.delete(host)
+      }
+    })
+  }
+
+  /** Whether a host may have certificates although it is no member: it is about to be one. */
+  isJoining(host: HostId): boolean {
+    return this.#joining.has(host)
   }
 
   get entered(): boolean {
@@ -122,7 +141,7 @@ export class ClusterService implements ClusterFormation {
     const file = await this.#current()
     if (file === null) return
     if (file.sr !== sr) throw this.#inAnother(config.host.name, file.sr)
-    await writeClusterFile(config.stateDirectory, { ...file, phase: 'leaving' })
+    await this.#change(current => ({ ...current, phase: 'leaving' }))
     log.info('this host leaves its cluster', { sr })
     await reloadDatapaths().catch((error: unknown) =>
       log.warn('a datapath process was not told that the host leaves', { reason: reasonOf(error) })
@@ -179,7 +198,7 @@ export class ClusterService implements ClusterFormation {
     try {
       const file = await this.#begin(sr, deadline)
       await this.#inviteAll(others, file, deadline)
-      await this.#enter({ ...file, phase: 'joined' })
+      await this.#enter()
       return { undo, complete: async () => member?.untilComplete(deadline.remainingMs()) }
     } catch (error) {
       await undo()
@@ -241,8 +260,9 @@ export class ClusterService implements ClusterFormation {
     const now = new Date()
     const authority = await createAuthority(scope, now)
     const { keyPem, csrPem } = await createHostKey()
+    const issuing = new CertificateAuthority(authority, directory)
     const request = { csrPem, host: host.uuid, addresses: [host.address], now }
-    const certificatePem = await new CertificateAuthority(authority, directory).issue(request)
+    const certificatePem = await issuing.issue(request)
     const self: Member = {
       host: host.uuid,
       admission: randomUUID(),
@@ -251,8 +271,9 @@ export class ClusterService implements ClusterFormation {
     await directory.saveMembers([self])
     await directory.saveCredentials({ keyPem, certificatePem, authoritiesPem: authority.certificatePem })
     await directory.saveAuthority(authority)
-    await member?.startAlone(deadline.remainingMs())
+    await directory.saveRevocationList(await issuing.revocationList(now))
     await cluster.prepare(file)
+    await member?.startAlone(file, deadline.remainingMs())
     await this.#recordAlone(self, deadline)
     await cluster.enter(file)
     return file
@@ -305,6 +326,7 @@ export class ClusterService implements ClusterFormation {
     try {
       await Promise.all(
         hosts.map(async ({ uuid, name, address }) => {
+          this.#joining.set(uuid, 'invited')
           const { id, secret } = enrolment.invite({ host: uuid, addresses: [address] })
           const { sr, generation } = file
           const authorityPem = authority.certificatePem
@@ -315,6 +337,8 @@ export class ClusterService implements ClusterFormation {
       )
     } finally {
       await server.close()
+      // What was issued and not used is revoked from here on.
+      for (const { uuid } of hosts) if (this.#joining.get(uuid) === 'invited') this.#joining.delete(uuid)
     }
   }
 
@@ -325,6 +349,8 @@ export class ClusterService implements ClusterFormation {
     const key = memberKey(member.host)
     const value = serialiseMemberRecord(key, { version: 1, ...member })
     await transactUntilKnown({ coordinator, clock, random }, [], [{ key, value }], deadline.at)
+    if (cluster.members.get(member.host) === undefined) this.#joining.set(member.host, 'admitted')
+    else this.#joining.delete(member.host)
     const { entries } = await deadline.race(coordinator.list(MEMBERS_PREFIX))
     return entries.map(entry => {
       const { host, admission, certificates } = parseMemberRecord(entry.key, entry.value)
@@ -357,18 +383,42 @@ export class ClusterService implements ClusterFormation {
       const directory = await TrustDirectory.open(trustPath(config.stateDirectory))
       await directory.saveMembers(members)
       await directory.saveCredentials(credentials)
-      await this.#enter({ ...file, phase: 'joined' })
+      await this.#enter()
     } catch (error) {
       await this.leave(sr)
       throw error
     }
   }
 
-  async #enter(file: ClusterFile): Promise<void> {
-    const { config, cluster, reloadDatapaths } = this.#options
-    await writeClusterFile(config.stateDirectory, file)
-    await cluster.enter(file)
+  /** From here on this host is a member, also after a start. */
+  async #enter(): Promise<void> {
+    const { cluster, reloadDatapaths } = this.#options
+    const file = await this.#change(current => ({ ...current, phase: 'joined' }))
+    if (file !== null) await cluster.enter(file)
     await reloadDatapaths()
+  }
+
+  /** Takes note of where the coordinator is now, for all programs of this host. */
+  async membersChanged(members: readonly ClusterEtcdMember[]): Promise<void> {
+    const { cluster, reloadDatapaths } = this.#options
+    const file = await this.#change(current => ({
+      ...current,
+      coordinator: { kind: 'etcd', members: [...members] },
+    }))
+    if (file === null || file.phase === 'leaving') return
+    await cluster.prepare(file)
+    await reloadDatapaths()
+  }
+
+  /** @returns the file as it is then; null when there is none */
+  async #change(change: (current: ClusterFile) => ClusterFile): Promise<ClusterFile | null> {
+    return this.#queue.run('file', async () => {
+      const current = await this.#current()
+      if (current === null) return null
+      const changed = change(current)
+      await writeClusterFile(this.#options.config.stateDirectory, changed)
+      return changed
+    })
   }
 
   async #dissolve(sr: SrId): Promise<void> {

@@ -103,7 +103,7 @@ export class HostCluster {
     }
     this.#file = file
     this.#use(credentials)
-    if (this.#etcd !== null) this.#etcd.retarget(this.etcdTarget())
+    this.#etcd?.retarget(this.etcdTarget())
     if (!this.#entered) this.members.replace(await directory.members())
   }
 

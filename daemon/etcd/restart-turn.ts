@@ -1,0 +1,83 @@
+/**
+ * One member at a time is ended for a moment, so that a majority goes on. Whose turn it is says an entry in etcd itself;
+ * a holder that died with it is passed over when the entry has not changed for a while.
+ */
+import { type EtcdAdmin, type Turn } from '../../cluster/etcd/etcd-admin.ts'
+import { hasCode } from '../../core/errors.ts'
+import { type Clock, pause } from '../../core/ports/clock.ts'
+import { type HostId, millis } from '../../core/units.ts'
+
+/** A member needs some seconds to end and to begin; one that takes longer than this has more trouble than its restart. */
+const TURN_MS = 60_000
+const LOOK_MS = millis(500)
+/** Nobody decides anything, so a restart takes nothing away, and may be what is missing. */
+const NOBODY_DECIDES_MS = 15_000
+/** A member that is down for good must not keep the others from learning of new certificates. */
+const OTHERS_WAIT_MS = 120_000
+
+export interface RestartOptions {
+  readonly self: HostId
+  readonly clock: Clock
+  readonly admin: Pick<EtcdAdmin, 'turn' | 'passTurn'>
+  /** Whether the others could decide without this host's member. */
+  readonly othersDecide: () => Promise<boolean>
+  /** Whether this host's member answers and knows the leader. */
+  readonly serves: () => Promise<boolean>
+  readonly restart: () => Promise<void>
+  readonly closed: () => boolean
+}
+
+/** Restarts this host's member when it is its turn. Returns early when `closed` says so. */
+export async function restartInTurn(options: RestartOptions): Promise<void> {
+  const { clock, restart, serves, closed } = options
+  const held = await takeTurn(options)
+  if (closed()) return
+  await restart()
+  const deadline = clock.now() + TURN_MS
+  while (!closed() && clock.now() < deadline && !(await serves())) await pause(clock, LOOK_MS)
+  if (held) await giveBack(options)
+}
+
+/** @returns false when nobody decides, so that there is no turn to have */
+async function takeTurn(options: RestartOptions): Promise<boolean> {
+  const { self, clock, admin, othersDecide, closed } = options
+  const begunAt = clock.now()
+  let seen = { revision: 0, at: begunAt }
+  let answeredAt = begunAt
+  let rested = begunAt
+  while (!closed()) {
+    try {
+      const turn = await admin.turn()
+      answeredAt = clock.now()
+      if (turn !== null && turn.revision !== seen.revision) seen = { revision: turn.revision, at: answeredAt }
+      const free = turn === null || turn.holder === self || answeredAt - seen.at > TURN_MS
+      if (!free) rested = answeredAt
+      // Said again and again while waiting for the others, so that nobody passes over this host.
+      if (free && (await admin.passTurn(turn, self))) {
+        if ((await othersDecide()) || clock.now() - rested > OTHERS_WAIT_MS) return true
+      }
+    } catch (error) {
+      if (!isWaiting(error)) throw error
+      if (clock.now() - answeredAt > NOBODY_DECIDES_MS) return false
+    }
+    await pause(clock, LOOK_MS)
+  }
+  return false
+}
+
+async function giveBack({ self, admin, clock, closed }: RestartOptions): Promise<void> {
+  const deadline = clock.now() + TURN_MS
+  while (!closed() && clock.now() < deadline) {
+    try {
+      const turn: Turn | null = await admin.turn()
+      if (turn?.holder !== self || (await admin.passTurn(turn, null))) return
+    } catch (error) {
+      if (!isWaiting(error)) throw error
+    }
+    await pause(clock, LOOK_MS)
+  }
+}
+
+/** Failures after which the next look tells more. */
+export const isWaiting = (error: unknown): boolean =>
+  hasCode(error, 'COORDINATOR_UNAVAILABLE') || hasCode(error, 'COORDINATOR_OUTCOME_UNKNOWN')
