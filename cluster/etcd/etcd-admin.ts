@@ -8,7 +8,7 @@ import { type Millis, millis } from '../../core/units.ts'
 import { isCompacted } from './call-error.ts'
 import { Calls } from './calls.ts'
 import { type EtcdMember, MemberLink, channelCredentials } from './member-link.ts'
-import { type EtcdTarget, Members } from './members.ts'
+import { type EtcdTarget, Members, unavailable } from './members.ts'
 import {
   COMPACT,
   MEMBER_ADD,
@@ -50,17 +50,27 @@ export interface EtcdMemberRecord {
   readonly learner: boolean
 }
 
+/** Members are ended one at a time; who has the turn says so here. */
+export interface Turn {
+  readonly holder: string
+  readonly revision: number
+}
+
 /** A change of the membership takes a round of the old members, and of the new ones. */
 const CALL_TIME_MS = millis(10_000)
-/** Outside of every namespace, which end with a slash. */
+/** Outside of every namespace, which end with a slash; so is the next one. */
 const MARK = Buffer.from('history-mark')
+/** Holds who may end its member for a moment. */
+const TURN = Buffer.from('restart-turn')
+/** Two calls that are asked of one member each time find the same one, unless it has just failed. */
+const SAME_MEMBER_ATTEMPTS = 5
 
 /**
  * Calls that change the members throw COORDINATOR_OUTCOME_UNKNOWN or COORDINATOR_UNAVAILABLE as `Coordinator` does;
  * after either, look at `members` before trying again.
  */
 export class EtcdAdmin {
-  readonly #target: EtcdTarget
+  #target: EtcdTarget
   readonly #clock: Clock
   readonly #members: Members
   readonly #calls: Calls
@@ -75,10 +85,23 @@ export class EtcdAdmin {
     this.#calls = new Calls(this.#members, options.clock, this.#callTimeMs)
   }
 
-  /** All members. etcd 3.4 answers from the member that is asked, later versions from a quorum. */
+  /** Asks other members, or with other certificates, from now on. @throws INVALID_ARGUMENT, with nothing changed */
+  retarget(target: EtcdTarget): void {
+    this.#members.retarget(target)
+    this.#target = target
+  }
+
+  /**
+   * All members, linearizably. etcd 3.4 tells what the member that is asked has applied so far; so it is asked for a
+   * read first, for which it waits until it has applied all that was decided.
+   */
   async members(): Promise<readonly EtcdMemberRecord[]> {
-    const { members } = await this.#calls.call(MEMBER_LIST, membersReply, { linearizable: true }, 'reads')
-    return members.map(recordOf)
+    for (let attempt = 1; ; attempt++) {
+      const read = await this.#calls.call(RANGE, rangeReply, { key: MARK, count_only: true }, 'reads')
+      const { members, header } = await this.#calls.call(MEMBER_LIST, membersReply, {}, 'reads')
+      if (header.member_id === read.header.member_id) return members.map(recordOf)
+      if (attempt === SAME_MEMBER_ATTEMPTS) throw unavailable('each call was answered by another member')
+    }
   }
 
   /** Adds a member that has no vote yet, so that a mistake in it cannot cost the quorum. It may be started then. */
@@ -99,12 +122,15 @@ export class EtcdAdmin {
     return members.map(recordOf)
   }
 
-  /** What one member says of itself, also while there is no quorum. @throws EtcdCallError when it does not answer */
-  async status(member: EtcdMember): Promise<StatusReply> {
+  /**
+   * What one member says of itself, also while there is no quorum.
+   * @throws EtcdCallError when it does not answer in time
+   */
+  async status(member: EtcdMember, timeMs: number = this.#callTimeMs): Promise<StatusReply> {
     const credentials = channelCredentials(this.#target.tls, [member])
     const link = new MemberLink(member, credentials(member), this.#clock, false)
     try {
-      return await link.call(STATUS, statusReply, {}, this.#callTimeMs)
+      return await link.call(STATUS, statusReply, {}, timeMs)
     } finally {
       link.close()
     }
@@ -124,6 +150,29 @@ export class EtcdAdmin {
     const compare = [{ key: MARK, target: 'MOD', result: 'EQUAL', mod_revision: marked }]
     const success = [{ request_put: { key: MARK, value: Buffer.alloc(0) } }]
     await this.#calls.call(TXN, txnReply, { compare, success, failure: [] }, 'changes')
+  }
+
+  /** Who has the turn to end its member for a moment, and the revision at which that was last said; null: nobody. */
+  async turn(): Promise<Turn | null> {
+    const { kvs } = await this.#calls.call(RANGE, rangeReply, { key: TURN }, 'reads')
+    const found = kvs[0]
+    return found === undefined ? null : { holder: found.value.toString(), revision: found.mod_revision }
+  }
+
+  /**
+   * Takes the turn, or gives it back.
+   * @param since what `turn` has said: nothing happens when it is otherwise by now
+   * @param holder null: nobody
+   * @returns whether it was so
+   */
+  async passTurn(since: Turn | null, holder: string | null): Promise<boolean> {
+    const compare = [{ key: TURN, target: 'MOD', result: 'EQUAL', mod_revision: since?.revision ?? 0 }]
+    const change =
+      holder === null
+        ? { request_delete_range: { key: TURN } }
+        : { request_put: { key: TURN, value: Buffer.from(holder) } }
+    const request = { compare, success: [change], failure: [] }
+    return (await this.#calls.call(TXN, txnReply, request, 'changes')).succeeded
   }
 
   close(): void {

@@ -124,7 +124,7 @@ const SERVER = {
     clientURLs: 'repeated string 4',
     isLearner: 'bool 5',
   }),
-  MemberListRequest: message({ linearizable: 'bool 1' }),
+  MemberListRequest: message({}),
   MemberAddRequest: message({ peerURLs: 'repeated string 1', isLearner: 'bool 2' }),
   MemberAddResponse: message({
     header: 'ResponseHeader 1',
