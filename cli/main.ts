@@ -5,6 +5,7 @@ import { addHostCommands } from './commands/host.ts'
 import { addLabCommands } from './commands/lab.ts'
 import { addResyncCommand } from './commands/resync.ts'
 import { addStatusCommand } from './commands/status.ts'
+import { addTrustCommands } from './commands/trust.ts'
 import { addVolumeCommands } from './commands/volume.ts'
 import { EXIT, describeFailure, exitCodeOf, failureObject } from './failure.ts'
 
@@ -18,6 +19,7 @@ function build(): Command {
   addVolumeCommands(program)
   addHostCommands(program)
   addResyncCommand(program)
+  addTrustCommands(program)
   addLabCommands(program)
   return program
 }

@@ -292,5 +292,20 @@ describe('the xosan command', function () {
       assert.match(meant.out, /LOST.*"database"/)
       assert.deepEqual(callsOf('host.remove'), [{ host: HOSTS[0] }])
     })
+
+    it('has certificates written for NBD tools, and says how they are used', async () => {
+      answers['trust.export'] = () => null
+      const target = join(directory, 'tls')
+      const { code, out } = await xosan('trust', 'export', target)
+      assert.equal(code, 0)
+      assert.deepEqual(callsOf('trust.export'), [{ directory: target }])
+      assert.ok(out.includes(`nbdinfo 'nbds://HOST:PORT/check/SR/VOLUME?tls-certificates=${target}'`))
+      assert.ok(out.includes(`tls-creds-x509,id=tls,dir=${target},endpoint=client`))
+      assert.deepEqual(JSON.parse((await xosan('trust', 'export', target, '--json')).out), {
+        directory: target,
+      })
+      await xosan('trust', 'export', 'here')
+      assert.deepEqual(callsOf('trust.export').at(-1), { directory: join(process.cwd(), 'here') })
+    })
   })
 })
