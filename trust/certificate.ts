@@ -41,6 +41,11 @@ export function certificateFacts(certificate: Uint8Array | string): CertificateF
   }
 }
 
+/** Takes apart what holds one certificate after another. */
+export const certificatesIn = (pem: string): string[] => pem.match(CERTIFICATE) ?? []
+
+const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----\n/g
+
 function derOf(pem: string): Uint8Array {
   const [der] = x509.PemConverter.decode(pem)
   if (der === undefined) throw new Error('it holds no certificate')

@@ -9,6 +9,27 @@ export interface Member {
   readonly certificates: readonly string[]
 }
 
+/** Certificates on the record of a member: more than the two of a renewal, since some may have left some behind. */
+export const CERTIFICATES_MAX = 8
+
+/**
+ * The member with one more certificate. When there are too many the oldest go, but never the one in use: the others
+ * are of renewals whose answer was lost, or that are long over.
+ * @param inUse fingerprint of the certificate that the host shows now
+ */
+export function withCertificate(member: Member, fingerprint: string, inUse: string): Member {
+  const others = member.certificates.filter(each => each !== fingerprint && each !== inUse)
+  const kept = member.certificates.includes(inUse) && inUse !== fingerprint ? [inUse] : []
+  const room = CERTIFICATES_MAX - kept.length - 1
+  return { ...member, certificates: [...kept, ...others.slice(-room), fingerprint] }
+}
+
+/** The member without some certificates. One that would have none left keeps what it has: somebody is mistaken. */
+export function withoutCertificates(member: Member, fingerprints: readonly string[]): Member {
+  const certificates = member.certificates.filter(each => !fingerprints.includes(each))
+  return certificates.length === 0 ? member : { ...member, certificates }
+}
+
 /** The hosts that may speak to each other, as this process knows them last. */
 export class MemberList {
   #members: ReadonlyMap<HostId, Member>

@@ -88,6 +88,14 @@ export class TrustDirectory implements IssuedStore {
     })
   }
 
+  /** Replaces the host's key and certificate alone. */
+  async saveCertificate({
+    keyPem,
+    certificatePem,
+  }: Pick<HostCredentials, 'keyPem' | 'certificatePem'>): Promise<void> {
+    await this.#inTurn(async () => this.#replace(HOST_FILE, keyPem + certificatePem))
+  }
+
   /** @returns null on every host but the one that holds it @throws XosanError TRUST_FILE_UNSAFE */
   async authority(): Promise<CertificateAuthority | null> {
     const text = await this.#read(AUTHORITY_FILE)

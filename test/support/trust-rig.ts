@@ -106,6 +106,12 @@ export class TrustRig {
     return member
   }
 
+  /** Changes the record of a host. */
+  change(host: HostId, change: (member: Member) => Member): void {
+    this.#list.set(host, change(this.#list.get(host)!))
+    this.members.replace([...this.#list.values()])
+  }
+
   /** Takes a host from the list. */
   remove(host: HostId): void {
     this.#list.delete(host)
