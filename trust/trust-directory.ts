@@ -96,6 +96,11 @@ export class TrustDirectory implements IssuedStore {
     await this.#inTurn(async () => this.#replace(HOST_FILE, keyPem + certificatePem))
   }
 
+  /** Replaces the authorities to trust, the one to be certified by last: for a succession. */
+  async saveAuthorities(authoritiesPem: string): Promise<void> {
+    await this.#inTurn(async () => this.#replace(AUTHORITIES_FILE, authoritiesPem))
+  }
+
   /** @returns null on every host but the one that holds it @throws XosanError TRUST_FILE_UNSAFE */
   async authority(): Promise<CertificateAuthority | null> {
     const text = await this.#read(AUTHORITY_FILE)

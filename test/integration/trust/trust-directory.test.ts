@@ -3,7 +3,7 @@ import { chmod, mkdtemp, readdir, rename, rm, stat, symlink, writeFile } from 'n
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { TrustDirectory } from '../../../trust/trust-directory.ts'
-import { TrustRig } from '../../support/trust-rig.ts'
+import { newHostId, TrustRig } from '../../support/trust-rig.ts'
 
 describe('the directory of keys', () => {
   let parent: string
@@ -51,6 +51,25 @@ describe('the directory of keys', () => {
     await directory.saveCredentials(second)
     assert.deepEqual(await directory.credentials(), second)
     assert.equal((await stat(join(path, 'host.pem'))).mode & 0o777, 0o600)
+  })
+
+  it('keeps two authorities while one succeeds the other, and certificates of either', async () => {
+    const directory = await TrustDirectory.open(path)
+    const first = await rig.credentials()
+    await directory.saveCredentials(first)
+    const successor = await TrustRig.create(rig.authority.scope)
+    const both = first.authoritiesPem + successor.authority.certificatePem
+    await directory.saveAuthorities(both)
+    assert.deepEqual(await directory.credentials(), { ...first, authoritiesPem: both })
+    const second = await successor.credentials(first.identity)
+    await directory.saveCertificate(second)
+    assert.deepEqual(await directory.credentials(), { ...second, authoritiesPem: both })
+    // Its list for etcd may be signed by either as long as both are trusted.
+    await directory.saveAuthority(successor.authority)
+    const authority = (await directory.authority())!
+    await directory.saveRevocationList(await authority.revoke(newHostId(), new Date()))
+    await directory.saveAuthorities(successor.authority.certificatePem)
+    assert.equal((await directory.credentials())?.authoritiesPem, successor.authority.certificatePem)
   })
 
   it('keeps the last of several lists of members that came at the same time', async () => {
