@@ -7,7 +7,7 @@ import { type Random } from '../../core/ports/random.ts'
 import { type Millis, millis } from '../../core/units.ts'
 import { isCompacted } from './call-error.ts'
 import { Calls } from './calls.ts'
-import { type EtcdMember, MemberLink, channelCredentials } from './member-link.ts'
+import { type EtcdMember, MemberLink, channelCredentials, nameOf } from './member-link.ts'
 import { type EtcdTarget, Members, unavailable } from './members.ts'
 import {
   COMPACT,
@@ -74,6 +74,8 @@ export class EtcdAdmin {
   readonly #clock: Clock
   readonly #members: Members
   readonly #calls: Calls
+  /** To the members whose status was asked for, whatever they know of a leader; by name. */
+  readonly #links = new Map<string, MemberLink>()
   readonly #callTimeMs: Millis
 
   /** @throws INVALID_ARGUMENT when the members or the certificates cannot be used */
@@ -88,6 +90,12 @@ export class EtcdAdmin {
   /** Asks other members, or with other certificates, from now on. @throws INVALID_ARGUMENT, with nothing changed */
   retarget(target: EtcdTarget): void {
     this.#members.retarget(target)
+    const known = target.members.map(nameOf)
+    for (const [name, link] of this.#links) {
+      if (target.tls === this.#target.tls && known.includes(name)) continue
+      link.close()
+      this.#links.delete(name)
+    }
     this.#target = target
   }
 
@@ -127,13 +135,14 @@ export class EtcdAdmin {
    * @throws EtcdCallError when it does not answer in time
    */
   async status(member: EtcdMember, timeMs: number = this.#callTimeMs): Promise<StatusReply> {
-    const credentials = channelCredentials(this.#target.tls, [member])
-    const link = new MemberLink(member, credentials(member), this.#clock, false)
-    try {
-      return await link.call(STATUS, statusReply, {}, timeMs)
-    } finally {
-      link.close()
+    const name = nameOf(member)
+    let link = this.#links.get(name)
+    if (link === undefined) {
+      const credentials = channelCredentials(this.#target.tls, [member])
+      link = new MemberLink(member, credentials(member), this.#clock, false)
+      this.#links.set(name, link)
     }
+    return link.call(STATUS, statusReply, {}, timeMs)
   }
 
   /**
@@ -177,6 +186,7 @@ export class EtcdAdmin {
 
   close(): void {
     this.#members.close()
+    for (const link of this.#links.values()) link.close()
   }
 
   async #compact(revision: number): Promise<void> {

@@ -8,7 +8,7 @@ import { createNodeClock } from '../../daemon/ports/node-clock.ts'
 import { nodeRandom } from '../../daemon/ports/node-random.ts'
 import { type EtcdHost, EtcdHosts, soon } from './etcd-hosts.ts'
 
-const TIMING: KeeperTiming = { replaceAfterMs: 600_000, patienceMs: 5_000, lookMs: 500, busyLookMs: 200 }
+const TIMING: KeeperTiming = { replaceAfterMs: 600_000, patienceMs: 5_000, lookMs: 1_000, busyLookMs: 400 }
 
 interface Node {
   readonly host: EtcdHost

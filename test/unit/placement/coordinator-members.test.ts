@@ -118,6 +118,7 @@ describe('a host that looks after its member of etcd', () => {
     ['B', 'A B C', 'A B+', 'nothing'],
     ['B', 'A B C', 'A B*', 'promote b'],
     ['B', 'A B C~', 'A B*', 'nothing'],
+    ['B', 'A B C D E', 'A C† D† B*', 'nothing'],
     ['A', 'A B C', 'A B*', 'nothing', LATE],
     ['C', 'A B C', 'A B', 'add'],
     ['C', 'A B C', 'A B C*', 'promote c'],
