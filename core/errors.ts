@@ -66,6 +66,11 @@ export const ERRORS = {
     next: 'Only one datapath process may serve a replica; end the other one.',
     retriable: true,
   },
+  REPLICA_BUSY: {
+    sentence: 'The replica of volume {volume} cannot be used yet: {reason}.',
+    next: 'It is tried again, and the others serve. If it lasts, the disk of that host is slow or hangs: look at it.',
+    retriable: true,
+  },
   REPLICA_CORRUPT: {
     sentence: 'The replica file {path} is damaged: {reason}.',
     next: 'The replica is taken out and copied anew from another host.',

@@ -73,8 +73,14 @@ export interface BlockDevice {
   readonly capabilities: BlockDeviceCapabilities
   /** Size in bytes; constant while the device is open. */
   readonly size: ByteLength
-  /** Fills the buffer. */
-  read(offset: ByteOffset, into: Uint8Array): Promise<void>
+  /**
+   * Fills the buffer.
+   *
+   * The buffer is the device's until the promise settles. If it rejects it stays so: a call to a disk that hangs cannot
+   * be taken back, and may fill the buffer at any later time.
+   * @returns the bytes: `into`, or another buffer of its length where `into` was left to such a call
+   */
+  read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array>
   write(request: WriteRequest): Promise<void>
   /** Makes a range read as zeros. */
   zero(request: ZeroRequest): Promise<void>

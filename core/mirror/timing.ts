@@ -17,7 +17,10 @@ export interface MirrorTiming {
    * that is slow is worth a wait that guests endure.
    */
   readonly requestTimeMs: Millis
-  /** After a connection was reset: how long the primary tries again before it takes the replica out. */
+  /**
+   * After a connection was reset: how long the primary tries again before it takes the replica out; one that says that
+   * it is at work has the time of a request.
+   */
   readonly reconnectGraceMs: Millis
   /** Deadline of one control message between hosts. */
   readonly callTimeoutMs: Millis
@@ -37,7 +40,7 @@ export interface MirrorTiming {
 const ms = (value: number): Millis => value as Millis
 
 /**
- * The shipped values. Promise 4 s: a new primary serves about 4 s after the old one's last sign of life, well within
+ * The shipped values; `docs/internals/failure-detection.md` has the whole reasoning. Promise 4 s: a new primary serves about 4 s after the old one's last sign of life, well within
  * the 15 s that XenServer's HA leaves, and a dom0 that stalls for 3 s under load does not lose its volumes.
  * Silence 2.5 s: a secondary that hangs is out before the primary's own 0.8 x 4 s have passed, so the guest's
  * stall ends with a record and not with a lapse. Preparation 2 s: after the promise of a dead primary, and calls to

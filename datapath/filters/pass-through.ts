@@ -30,7 +30,7 @@ export class PassThroughDevice implements BlockDevice {
     return this.next.size
   }
 
-  read(offset: ByteOffset, into: Uint8Array): Promise<void> {
+  read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {
     return this.next.read(offset, into)
   }
 

@@ -21,7 +21,7 @@ export class MirrorDevice implements BlockDevice {
     this.size = size
   }
 
-  async read(offset: ByteOffset, into: Uint8Array): Promise<void> {
+  async read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {
     return this.#mirror.requests.read(offset, into)
   }
 

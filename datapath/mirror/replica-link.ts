@@ -48,6 +48,8 @@ export interface LinkOwner {
   /** A session is open, and the link's intents are known if it is in-sync. */
   connected(link: ReplicaLink): void
   disconnected(link: ReplicaLink, reason: string): void
+  /** It could not be connected. */
+  notConnected(link: ReplicaLink, reason: string): void
   promised(link: ReplicaLink, until: Millis): void
   /** Takes the replica out of the in-sync set. Resolves when that is done, or when it cannot be done now. */
   exclude(link: ReplicaLink, reason: string): Promise<void>
@@ -57,15 +59,15 @@ export interface LinkOwner {
   rebuild(link: ReplicaLink): Promise<void>
   /** Gives the host a new replica in the place of a lost one. */
   replace(link: ReplicaLink, reason: string): Promise<void>
-  /** Resolves when something about the mirror's replicas has changed. */
-  changed(): Promise<void>
+  /** Resolves when something about the mirror's replicas has changed, or after a time. */
+  changedWithin(ms: Millis): Promise<void>
 }
 
 /** A reason to take a replica out that no reconnecting mends. */
 class ReplicaLost extends Error {}
 /** The replica has accepted a higher epoch than ours. */
 class EpochTaken extends Error {}
-/** The replica is about to accept our epoch; its disk needs time for it. */
+/** The replica is at work: its disk needs time for our epoch, or for what it was asked before. */
 class Preparing extends Error {}
 
 export class ReplicaLink {
@@ -77,6 +79,8 @@ export class ReplicaLink {
   #sequence = 0
   #confirmation: Confirmation | null = null
   #confirming = false
+  /** Since when the replica must acknowledge and there is no session; null while there is one. */
+  #awaySince: Millis | null = null
   /** When the last request was sent that the replica has answered, but for heartbeats; at first, when this link was made. */
   #answeredSentAt: Millis
   #stopPulse: () => void
@@ -150,13 +154,15 @@ export class ReplicaLink {
 
   async #stayConnected(): Promise<void> {
     const owner = this.#owner
-    const since = owner.clock.now()
+    this.#awaySince ??= owner.clock.now()
     while (this.#isWanted()) {
       try {
         const session = await this.#connect(true)
         owner.connected(this)
         const reason = await session.closed
         this.#lost(reason)
+        // What was silent for so long has used up whatever patience there is for one that is at work.
+        if (reason === SILENCE) this.#awaySince = (owner.clock.now() - owner.timing.requestTimeMs) as Millis
         if ((reason === SILENCE || this.refused) && this.#isWanted()) await this.#exclude(reason)
         return
       } catch (error) {
@@ -167,7 +173,7 @@ export class ReplicaLink {
         } else {
           const { requestTimeMs, reconnectGraceMs } = owner.timing
           const patience = error instanceof Preparing ? requestTimeMs : reconnectGraceMs
-          if (error instanceof ReplicaLost || owner.clock.now() - since >= patience) {
+          if (error instanceof ReplicaLost || this.#awayFor() >= patience) {
             await this.#exclude(reasonOf(error))
           } else {
             await pause(owner.clock, owner.timing.retryDelayMs)
@@ -175,6 +181,11 @@ export class ReplicaLink {
         }
       }
     }
+  }
+
+  /** How long the replica has had no session although it must acknowledge, in milliseconds. */
+  #awayFor(): number {
+    return this.#awaySince === null ? 0 : this.#owner.clock.now() - this.#awaySince
   }
 
   /** Asked again after each wait, because the answer changes meanwhile. */
@@ -187,7 +198,7 @@ export class ReplicaLink {
     await owner.exclude(this, reason)
     // It is the last one that has everything: there is nothing to do but to wait for it, or for another.
     if (this.#isWanted()) {
-      await Promise.race([owner.changed(), pause(owner.clock, owner.timing.rejoinIntervalMs)])
+      await owner.changedWithin(owner.timing.rejoinIntervalMs)
     }
   }
 
@@ -218,6 +229,7 @@ export class ReplicaLink {
     this.#sequence = 0
     if (this.intents === null || !inSync) this.intents = await peerCall(() => this.peer.intents(name))
     if (inSync && owner.reconciled) await this.tellReconciled()
+    this.#awaySince = null
     this.#pulse()
     return session
   }
@@ -280,7 +292,8 @@ export class ReplicaLink {
     const { identity: asker, purpose, clock } = this.#owner
     const voidUpTo = toEpoch(epoch - 1)
     const sentAt = clock.now()
-    const answer = await this.peer.accept({ address, epoch, asker, purpose, inSync, voidUpTo })
+    const request = { address, epoch, asker, purpose, inSync, voidUpTo }
+    const answer = await peerCall(() => this.peer.accept(request))
     this.#answeredSentAt = sentAt
     return answer
   }
@@ -288,7 +301,7 @@ export class ReplicaLink {
   async #confirm(address: ReplicaAddress, epoch: Epoch): Promise<EpochAnswer> {
     const { identity: asker, purpose, clock } = this.#owner
     const sentAt = clock.now()
-    const answer = await this.peer.confirm({ address, epoch, asker, purpose })
+    const answer = await peerCall(() => this.peer.confirm({ address, epoch, asker, purpose }))
     this.#answeredSentAt = sentAt
     if (answer.kind === 'ok') {
       const { identity, takenAway } = answer
@@ -319,10 +332,13 @@ export class ReplicaLink {
   }
 
   #lost(reason: string): void {
-    this.#session?.abort(reason)
+    const session = this.#session
+    session?.abort(reason)
     this.#session = null
     this.#name = null
-    this.#owner.disconnected(this, reason)
+    // Another try that failed changes nothing for anybody: two that try and fail would wake each other without end.
+    if (session === null) this.#owner.notConnected(this, reason)
+    else this.#owner.disconnected(this, reason)
   }
 
   /** A heartbeat was answered: the promise is longer, unless it must be asked for again. */
@@ -379,12 +395,13 @@ export class ReplicaLink {
   }
 }
 
-/** Calls whose refusal says that the replica itself is lost say so with these codes. */
+/** Calls whose refusal says how the replica itself is say so with these codes. */
 async function peerCall<Result>(call: () => Promise<Result>): Promise<Result> {
   try {
     return await call()
   } catch (error) {
     if (hasCode(error, 'EPOCH_STALE')) throw new EpochTaken(error.message)
+    if (hasCode(error, 'REPLICA_BUSY')) throw new Preparing(error.message)
     if (hasCode(error, 'REPLICA_GONE') || hasCode(error, 'DISK_FAILED')) throw new ReplicaLost(error.message)
     throw error instanceof XosanError ? error : new Error(reasonOf(error))
   }

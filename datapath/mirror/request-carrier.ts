@@ -7,13 +7,18 @@ import { type ByteLength, type ByteOffset, type RegionIndex, type ReplicaId } fr
 import { type MirrorContext } from './mirror-context.ts'
 import { type ReplicaLink } from './replica-link.ts'
 
+/** What requests other than reads result in. */
+const NOTHING = new Uint8Array()
+
 type CarriedShape = RequestShape & { readonly keepAllocated?: boolean }
 
 interface Carried {
   readonly shape: CarriedShape
   /** Bytes to write, or the buffer to fill. */
-  readonly data: Uint8Array | null
-  readonly resolve: () => void
+  data: Uint8Array | null
+  /** A read was sent, and has the buffer. */
+  sent: boolean
+  readonly resolve: (data: Uint8Array) => void
   readonly reject: (error: Error) => void
 }
 
@@ -34,9 +39,9 @@ export class RequestCarrier {
     return this.#guestRequests > 0
   }
 
-  /** Fills the buffer; waits while it cannot go on. */
-  async read(offset: ByteOffset, into: Uint8Array): Promise<void> {
-    if (into.length === 0) return
+  /** Reads; waits while it cannot go on. @returns the bytes, as a BlockDevice does: in the buffer or in another one */
+  async read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {
+    if (into.length === 0) return into
     return this.#submit({ kind: 'read', offset, length: into.length as ByteLength, durable: false }, into)
   }
 
@@ -46,26 +51,26 @@ export class RequestCarrier {
     change: { offset: ByteOffset; length: ByteLength; durable: boolean; keepAllocated?: boolean },
     data: Uint8Array | null
   ): Promise<void> {
-    if (change.length === 0) return
-    return this.#submit({ kind, ...change }, data)
+    if (change.length > 0) await this.#submit({ kind, ...change }, data)
   }
 
   /** @throws WRITES_LOST, once, when every host that held un-flushed writes lost power */
   async flush(): Promise<void> {
     const nowhere = { offset: 0 as ByteOffset, length: 0 as ByteLength }
-    return this.#submit({ kind: 'flush', ...nowhere, durable: true }, null)
+    await this.#submit({ kind: 'flush', ...nowhere, durable: true }, null)
   }
 
-  async #submit(shape: CarriedShape, data: Uint8Array | null): Promise<void> {
+  /** @returns the buffer that was read into */
+  async #submit(shape: CarriedShape, data: Uint8Array | null): Promise<Uint8Array> {
     const { state, clearing } = this.#context
-    return new Promise<void>((resolve, reject) => {
+    return new Promise((resolve, reject) => {
       this.#guestRequests++
       const request = state.submit(shape)
       // The client may use its buffer again once it is answered, while a replica that nobody waits for still needs
       // the bytes.
       const lasting =
         data !== null && shape.kind === 'write' && this.#anyUnawaited() ? Uint8Array.from(data) : data
-      this.#carried.set(request, { shape, data: lasting, resolve, reject })
+      this.#carried.set(request, { shape, data: lasting, sent: false, resolve, reject })
       if (request.access === 'change' && shape.kind !== 'flush') clearing.written(shape.offset, shape.length)
       this.drain()
     })
@@ -82,7 +87,8 @@ export class RequestCarrier {
         this.#context.changed.notify()
       }
       const granted = (): void => resolve(unlock)
-      this.#carried.set(request, { shape, data: null, resolve: granted, reject: () => undefined })
+      const carried = { shape, data: null, sent: false, resolve: granted, reject: () => undefined }
+      this.#carried.set(request, carried)
       this.drain()
     })
   }
@@ -133,7 +139,7 @@ export class RequestCarrier {
     const carried = this.#carried.get(request)
     if (carried === undefined) return
     if (request.shape.kind !== 'lock') this.#guestRequests--
-    if (error === null) carried.resolve()
+    if (error === null) carried.resolve(carried.data ?? NOTHING)
     else carried.reject(error)
   }
 
@@ -159,10 +165,14 @@ export class RequestCarrier {
     const link = this.#context.links.get(replica)
     const carried = this.#carried.get(request)
     if (link?.session == null || carried?.data == null) return
+    // One that was sent before and is tried again may have been given up: a call to a disk that hangs keeps its buffer,
+    // and fills it when the client, or whoever has it next, believes in what it holds.
+    if (carried.sent) carried.data = Buffer.allocUnsafe(carried.data.length)
+    carried.sent = true
     this.#follow(request, link, link.session.read(request.shape.offset, carried.data))
   }
 
-  #follow(request: MirrorRequest, link: ReplicaLink, done: Promise<void>): void {
+  #follow(request: MirrorRequest, link: ReplicaLink, done: Promise<unknown>): void {
     const { session } = link
     const { state, changed, options } = this.#context
     done.then(

@@ -116,6 +116,11 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     return this.#context.changed.next()
   }
 
+  /** The same, or after a time. */
+  async changedWithin(ms: Millis): Promise<void> {
+    return this.#context.changed.nextWithin(this.clock, ms)
+  }
+
   // -- open -----------------------------------------------------------------------------------------------------
 
   /**
@@ -272,7 +277,7 @@ export class VolumeMirror implements LinkOwner, CopyHost {
         await Promise.all(relied.map(async link => link.flush()))
       } catch {
         // A replica was lost: it comes back, or is taken out, and then the others are asked.
-        await Promise.race([changed.next(), pause(this.clock, this.timing.retryDelayMs)])
+        await changed.nextWithin(this.clock, this.timing.retryDelayMs)
         continue
       }
       const clearIntents = keeper.allInSync && reconciled()
@@ -390,6 +395,14 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     this.#context.carrier.drain()
     this.#engine?.kick()
     this.#context.changed.notify()
+  }
+
+  notConnected(link: ReplicaLink, reason: string): void {
+    const { links, troubles } = this.#context
+    const { replica } = link.record
+    if (links.get(replica) !== link) return
+    if (!troubles.has(replica)) this.#context.logOf('replica not connected', link, reason)
+    troubles.set(replica, reason)
   }
 
   disconnected(link: ReplicaLink, reason: string): void {

@@ -181,8 +181,8 @@ export class Transmission implements RequestSink {
     this.#calls++
     try {
       // Not zeroed: a device fills the buffer or fails, and after a failure nothing of it is sent.
-      const data = Buffer.allocUnsafe(length)
-      if (length > 0) await this.#device.read(offset, data)
+      const into = Buffer.allocUnsafe(length)
+      const data = length > 0 ? await this.#device.read(offset, into) : into
       this.#replies.data(ticket, offset, data)
     } catch (error) {
       this.#fail(ticket, error, false)

@@ -23,6 +23,7 @@ const NUMBERS: Partial<Record<ErrorCode, number>> = {
 const ACCEPTED: ReadonlySet<string> = new Set<ErrorCode>([
   ...(Object.keys(NUMBERS) as ErrorCode[]),
   'DISK_FAILED',
+  'REPLICA_BUSY',
   'REPLICA_CORRUPT',
   'STORE_MISSING',
   'INTERNAL',

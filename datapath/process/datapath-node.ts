@@ -78,7 +78,8 @@ export class DatapathNode {
       return mirror !== null && mirror.holdsRight
     }
     this.replicas = new ReplicaHost({ ...options, isServing })
-    this.#local = localPeer(this.replicas, options.identity.incarnation)
+    const { identity, clock, timing } = options
+    this.#local = localPeer({ host: this.replicas, incarnation: identity.incarnation, clock, timing })
   }
 
   get identity(): ProcessIdentity {
@@ -346,7 +347,7 @@ export class DatapathNode {
     let movedAt = clock.now()
     while (volume.mirror === mirror && mirror.phase !== 'replaced' && !mirror.allInSync) {
       if (clock.now() - movedAt > MAINTENANCE_IDLE_MS) break
-      await Promise.race([mirror.changed(), pause(clock, timing.rejoinIntervalMs)])
+      await mirror.changedWithin(timing.rejoinIntervalMs)
       const progress = progressOf(mirror)
       if (progress !== before) movedAt = clock.now()
       before = progress
@@ -358,14 +359,17 @@ export class DatapathNode {
     })
   }
 
-  /** Ends in order: every volume is closed and every file released. */
+  /**
+   * Ends in order: every volume is closed and every file released.
+   * @throws DEADLINE_EXCEEDED when a disk did not answer meanwhile
+   */
   async stop(deadlineMs: Millis): Promise<void> {
     const closing = [...this.#volumes.values()].map(async volume => {
       volume.device?.serve(null)
       await volume.mirror?.close(deadlineMs).catch(() => undefined)
     })
     await Promise.all(closing)
-    await this.replicas.close()
+    await within(this.#options.clock, deadlineMs, 'Closing the replicas', this.replicas.close())
   }
 
   // -- inner ----------------------------------------------------------------------------------------------------------

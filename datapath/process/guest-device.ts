@@ -38,7 +38,7 @@ export class GuestDevice implements BlockDevice {
     this.#changed.notify()
   }
 
-  async read(offset: ByteOffset, into: Uint8Array): Promise<void> {
+  async read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {
     return (this.#current ?? (await this.#next())).read(offset, into)
   }
 

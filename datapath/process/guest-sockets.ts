@@ -136,7 +136,7 @@ class GuestConnection extends PassThroughDevice {
     this.#waiting.clear()
   }
 
-  override read(offset: ByteOffset, into: Uint8Array): Promise<void> {
+  override read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {
     return this.#until(this.next.read(offset, into))
   }
 

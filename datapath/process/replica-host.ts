@@ -20,6 +20,7 @@ import { type Disk } from '../../core/ports/disk.ts'
 import { type ProcessIdentity } from '../../core/mirror/messages.ts'
 import {
   type Incarnation,
+  type Millis,
   type ReplicaId,
   type SrId,
   type StoreId,
@@ -27,10 +28,14 @@ import {
 } from '../../core/units.ts'
 import { type BlockDevice } from '../block-device.ts'
 import { type CreatedReplica, type ReplicaSession } from '../mirror/replica-peer.ts'
-import { Mutex } from '../mirror/signal.ts'
+import { BoundedTurn } from '../replica-local/bounded-turn.ts'
 import { LocalReplica } from '../replica-local/local-replica.ts'
 import { ReplicaService, type ReplicaServiceContext } from '../replica-local/replica-service.ts'
 import { Admissions } from './admissions.ts'
+import { within } from './within.ts'
+
+/** How long somebody waits for the files of a replica to be opened. */
+type Patience = 'a call' | 'for ever'
 
 /** One store of this host, found by its id on the file system that holds it. */
 export interface Store {
@@ -48,7 +53,13 @@ export interface ReplicaHostOptions {
   readonly isServing: (volume: VolumeKey) => boolean
 }
 
-/** The replicas that one datapath process serves, to itself and to its peers. */
+/** How long making a replica, which reserves space for its maps, may keep its caller waiting, in milliseconds. */
+const CREATE_MS = 30_000 as Millis
+
+/**
+ * The replicas that one datapath process serves, to itself and to its peers. A disk may hang; whoever asks for
+ * something hears of it in the time of a call (REPLICA_BUSY), and what was begun goes on.
+ */
 export class ReplicaHost {
   readonly #options: ReplicaHostOptions
   readonly #context: ReplicaServiceContext
@@ -57,7 +68,7 @@ export class ReplicaHost {
   readonly #admissions: Admissions
   #closed = false
   /** Opening, making and deleting of one volume's files come one after the other. */
-  readonly #turns = new Map<VolumeKey, Mutex>()
+  readonly #turns = new Map<VolumeKey, BoundedTurn>()
 
   constructor(options: ReplicaHostOptions) {
     const { identity, clock, timing } = options
@@ -84,24 +95,27 @@ export class ReplicaHost {
     if (refusal !== null) return refusal
     return this.#admissions.answer(
       request,
-      async () => this.#answer(address, async service => service.accept(request)),
+      // Carried out to its end, however long the files take to be opened.
+      async () => this.#answer(address, async service => service.accept(request), 'for ever'),
       () => ({
         kind: 'preparing',
         identity: this.#options.identity,
-        reason: open()?.doing ?? 'it is being opened',
+        reason: open()?.doing ?? this.#turns.get(address.volume)?.doing ?? 'it is being opened',
       })
     )
   }
 
+  /** @throws REPLICA_BUSY */
   async confirm(request: ConfirmRequest): Promise<EpochAnswer> {
     return this.#answer(request.address, async service => service.confirm(request))
   }
 
+  /** @throws REPLICA_BUSY */
   async raise(request: RaiseRequest): Promise<EpochAnswer> {
     return this.#answer(request.address, async service => service.raise(request))
   }
 
-  /** @throws EPOCH_STALE, SESSION_STALE, REPLICA_GONE, DISK_FAILED */
+  /** @throws EPOCH_STALE, SESSION_STALE, REPLICA_GONE, DISK_FAILED, REPLICA_BUSY */
   async openSession(name: SessionName): Promise<ReplicaSession> {
     return (await this.#service(name.address)).openSession(name)
   }
@@ -111,7 +125,8 @@ export class ReplicaHost {
   }
 
   async clear(request: ClearRequest): Promise<void> {
-    await (await this.#service(request.name.address)).clear(request)
+    const { volume } = request.name.address
+    await this.#inTime(volume, async () => (await this.#service(request.name.address)).clear(request))
   }
 
   async finish(request: FinishRequest): Promise<void> {
@@ -126,7 +141,7 @@ export class ReplicaHost {
    * @param store id of the store that it must be in, where the caller knows it
    * @returns the id of the store that it is in, and of the replica: another one than asked for when one was left here
    * by an attempt that came to nothing
-   * @throws STORE_MISSING, REPLICA_PRESENT, NO_SPACE, DISK_FAILED
+   * @throws STORE_MISSING, REPLICA_PRESENT, NO_SPACE, DISK_FAILED, REPLICA_BUSY
    */
   async create(
     address: Omit<ReplicaAddress, 'store'>,
@@ -134,7 +149,7 @@ export class ReplicaHost {
     expected?: StoreId
   ): Promise<CreatedReplica> {
     const { sr, volume, replica, layers, size } = address
-    return this.#turn(volume).run(async () => {
+    const make = async (): Promise<CreatedReplica> => {
       const { id: store, disk } = await this.#options.store(sr)
       if (expected !== undefined && expected !== store) {
         throw new XosanError('STORE_MISSING', { sr, path: expected, reason: `the store here is ${store}` })
@@ -149,7 +164,8 @@ export class ReplicaHost {
         if (!hasCode(error, 'REPLICA_PRESENT')) throw error
       })
       return { store, replica: await this.#markForFullCopy(disk, volume, replica) }
-    })
+    }
+    return this.#turn(volume).run('a replica is being made', make, CREATE_MS)
   }
 
   /**
@@ -173,9 +189,9 @@ export class ReplicaHost {
     }
   }
 
-  /** Removes a replica's files if they are of this replica id; else does nothing. */
+  /** Removes a replica's files if they are of this replica id; else does nothing. @throws REPLICA_BUSY, DISK_FAILED */
   async delete(sr: SrId, volume: VolumeKey, replica: ReplicaId): Promise<void> {
-    await this.#turn(volume).run(async () => {
+    const remove = async (): Promise<void> => {
       const { disk } = await this.#options.store(sr)
       const service = this.#open.get(volume)
       if (service !== undefined) {
@@ -187,15 +203,22 @@ export class ReplicaHost {
         // Another replica of the volume has taken the place: this one is gone already.
         if (!hasCode(error, 'REPLICA_PRESENT')) throw error
       })
-    })
+    }
+    await this.#turn(volume).run('it is being deleted', remove, CREATE_MS)
   }
 
-  /** Space that the replica of a volume takes, in bytes. @throws REPLICA_GONE, STORE_MISSING, DISK_FAILED */
+  /**
+   * Space that the replica of a volume takes, in bytes.
+   * @throws REPLICA_GONE, STORE_MISSING, DISK_FAILED, REPLICA_BUSY
+   */
   async physicalBytes(sr: SrId, volume: VolumeKey): Promise<number> {
-    return (await this.#openReplica(sr, volume)).replica.physicalBytes()
+    return this.#inTime(volume, async () => (await this.#openReplica(sr, volume)).replica.physicalBytes())
   }
 
-  /** The replica of a volume for who only reads, beside all sessions. @throws REPLICA_GONE, STORE_MISSING, DISK_FAILED */
+  /**
+   * The replica of a volume for who only reads, beside all sessions.
+   * @throws REPLICA_GONE, STORE_MISSING, DISK_FAILED, REPLICA_BUSY
+   */
   async reader(sr: SrId, volume: VolumeKey): Promise<BlockDevice> {
     return (await this.#openReplica(sr, volume)).replica
   }
@@ -211,7 +234,7 @@ export class ReplicaHost {
     return holder === null ? null : { incarnation: holder.incarnation, inSession }
   }
 
-  /** Ends all sessions and releases all files; nothing is opened any more. */
+  /** Ends all sessions and releases all files; nothing is opened any more. Resolves when all disks have answered. */
   async close(): Promise<void> {
     this.#closed = true
     const services = [...this.#open.values()]
@@ -221,26 +244,29 @@ export class ReplicaHost {
 
   async #answer<Answer>(
     address: ReplicaAddress,
-    action: (service: ReplicaService) => Promise<Answer>
+    action: (service: ReplicaService) => Promise<Answer>,
+    patience: Patience = 'a call'
   ): Promise<Answer | { kind: 'gone' | 'failed'; identity: ProcessIdentity; reason: string }> {
     const { identity } = this.#options
     try {
-      return await action(await this.#service(address))
+      return await action(await this.#service(address, patience))
     } catch (error) {
+      // It may be all right in a moment: whoever asks is to ask again.
+      if (hasCode(error, 'REPLICA_BUSY')) throw error
       if (hasCode(error, 'REPLICA_GONE')) return { kind: 'gone', identity, reason: reasonOf(error) }
       // A store that is not mounted may come back as it was: it is not replaced, only not used.
       return { kind: 'failed', identity, reason: reasonOf(error) }
     }
   }
 
-  async #service({ sr, volume }: ReplicaAddress): Promise<ReplicaService> {
-    return this.#openReplica(sr, volume)
+  async #service({ sr, volume }: ReplicaAddress, patience?: Patience): Promise<ReplicaService> {
+    return this.#openReplica(sr, volume, patience)
   }
 
-  async #openReplica(sr: SrId, volume: VolumeKey): Promise<ReplicaService> {
+  async #openReplica(sr: SrId, volume: VolumeKey, patience: Patience = 'a call'): Promise<ReplicaService> {
     const open = this.#open.get(volume)
     if (open !== undefined && open.replica.failure === undefined) return open
-    return this.#turn(volume).run(async () => {
+    const openFiles = async (): Promise<ReplicaService> => {
       if (this.#closed)
         throw new XosanError('STORE_MISSING', { sr, path: '', reason: 'this process is ending' })
       const opened = this.#open.get(volume)
@@ -257,13 +283,26 @@ export class ReplicaHost {
       const service = new ReplicaService(replica, { ...this.#context, startedAt })
       this.#open.set(volume, service)
       return service
-    })
+    }
+    const patienceMs = patience === 'a call' ? this.#options.timing.callTimeoutMs : undefined
+    return this.#turn(volume).run('it is being opened', openFiles, patienceMs)
   }
 
-  #turn(volume: VolumeKey): Mutex {
+  /** @throws REPLICA_BUSY when an action takes longer than a call; it goes on */
+  async #inTime<Result>(volume: VolumeKey, action: () => Promise<Result>): Promise<Result> {
+    const { clock, timing } = this.#options
+    const busy = (): XosanError =>
+      new XosanError('REPLICA_BUSY', {
+        volume,
+        reason: this.#open.get(volume)?.doing ?? 'it is being opened',
+      })
+    return within(clock, timing.callTimeoutMs, busy, action())
+  }
+
+  #turn(volume: VolumeKey): BoundedTurn {
     let turn = this.#turns.get(volume)
     if (turn === undefined) {
-      turn = new Mutex()
+      turn = new BoundedTurn(this.#options.clock, volume)
       this.#turns.set(volume, turn)
     }
     return turn

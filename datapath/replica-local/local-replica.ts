@@ -63,6 +63,8 @@ export class LocalReplica implements BlockDevice {
   #failure: XosanError | undefined
   #closing: Promise<void> | undefined
   readonly #operations = new Operations()
+  /** Changes that wait for the mark that the replica is open; `markClean` must not wait for them. */
+  readonly #unmarked = new Operations()
   /** The end of the last change of metadata; they come one after the other. */
   #metadataTurn: Promise<void> = Promise.resolve()
 
@@ -264,9 +266,10 @@ export class LocalReplica implements BlockDevice {
     })
   }
 
-  async read(offset: ByteOffset, into: Uint8Array): Promise<void> {
+  async read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {
     this.#checkRange(offset, into.length)
     if (into.length > 0) await this.#operation(() => this.#layer.read(offset, into))
+    return into
   }
 
   async write({ offset, data, durable }: WriteRequest): Promise<void> {
@@ -292,9 +295,11 @@ export class LocalReplica implements BlockDevice {
     return this.#operation(() => this.#layer.allocation(offset, length))
   }
 
-  /** Resolves when every operation that has begun before the call has ended. */
-  drained(): Promise<void> {
-    return this.#operations.drained()
+  /** Resolves when every operation that was asked for before the call has ended. */
+  async drained(): Promise<void> {
+    // What is counted no more by the first is counted by the second before anything else happens.
+    await this.#unmarked.drained()
+    await this.#operations.drained()
   }
 
   /**
@@ -352,7 +357,14 @@ export class LocalReplica implements BlockDevice {
     this.#checkRange(offset, length)
     if (length === 0 && !durable) return
     // From the last look at the mark to the count of operations nothing is awaited: `markClean` sees one or the other.
-    while (!this.#markedOpen) await this.#markOpen()
+    if (!this.#markedOpen) {
+      const waiting = this.#unmarked.begin()
+      try {
+        while (!this.#markedOpen) await this.#markOpen()
+      } finally {
+        this.#unmarked.end(waiting)
+      }
+    }
     await this.#operation(async () => {
       if (length > 0) await action()
       if (durable) await this.#layer.flush()

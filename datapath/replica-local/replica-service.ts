@@ -4,6 +4,9 @@
  * Messages about the right are handled one after the other. Whatever gives the right to somebody else, or opens a new
  * session, first makes the earlier sessions void, then waits until all I/O that they had submitted has ended, and only
  * then answers: after the answer nothing of before can still reach the disk.
+ *
+ * A disk may hang, and then that wait has no end. Whoever asks hears in time that the replica is busy, and may ask again;
+ * nothing is opened or given to anybody before the disk has answered every call of before.
  */
 import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
 import {
@@ -21,10 +24,10 @@ import {
 import { type PromiseGiver } from '../../core/mirror/promise.ts'
 import { RegionSet } from '../../core/mirror/region-set.ts'
 import { type AcceptVerdict, ReplicaRights } from '../../core/mirror/replica-rights.ts'
-import { type MirrorTiming } from '../../core/mirror/timing.ts'
+import { ANSWER_SHARE_OF_CALL, type MirrorTiming } from '../../core/mirror/timing.ts'
 import { type Clock } from '../../core/ports/clock.ts'
-import { type Epoch, type Millis, type RegionIndex, type VolumeKey } from '../../core/units.ts'
-import { Mutex } from '../mirror/signal.ts'
+import { type Epoch, millis, type Millis, type RegionIndex, type VolumeKey } from '../../core/units.ts'
+import { BoundedTurn } from './bounded-turn.ts'
 import { type LocalReplica } from './local-replica.ts'
 import { ReplicaSessionDevice } from './replica-session.ts'
 
@@ -44,13 +47,15 @@ export class ReplicaService {
   readonly replica: LocalReplica
   readonly #context: ReplicaServiceContext
   readonly #rights: ReplicaRights
-  readonly #turn = new Mutex()
+  readonly #turn: BoundedTurn
   #session: ReplicaSessionDevice | null = null
-  #doing: string | null = null
+  /** An epoch is being accepted. */
+  #accepting = false
 
   constructor(replica: LocalReplica, context: ReplicaServiceContext) {
     this.replica = replica
     this.#context = context
+    this.#turn = new BoundedTurn(context.clock, replica.volume)
     this.#rights = new ReplicaRights(replica.acceptedEpoch, context.startedAt, context.timing.promiseTimeMs)
   }
 
@@ -66,7 +71,7 @@ export class ReplicaService {
 
   /** What a request for an epoch waits for, in words for an administrator. */
   get doing(): string {
-    return this.#doing ?? 'an earlier message is being carried out'
+    return this.#turn.doing ?? 'an earlier message is being carried out'
   }
 
   /**
@@ -84,11 +89,12 @@ export class ReplicaService {
 
   /** Gives an epoch to who asks for it; this may take as long as the disk needs to flush. */
   async accept(request: AcceptRequest): Promise<AcceptAnswer> {
-    return this.#turn.run(async () => {
+    return this.#turn.run('an epoch is being accepted', async () => {
+      this.#accepting = true
       try {
         return await this.#answer(request.address, async () => this.#accept(request))
       } finally {
-        this.#doing = null
+        this.#accepting = false
       }
     })
   }
@@ -107,12 +113,12 @@ export class ReplicaService {
     const { identity, promises } = this.#context
     const verdict = this.#judge(request)
     if (verdict.kind !== 'accept') return { ...verdict, identity }
-    this.#doing = 'requests of before are coming to their end'
+    this.#turn.reached('requests of before are coming to their end')
     // From here the heartbeats of the one that loses by it renew nothing for this volume.
     const loser = this.#rights.accept(request)
     if (loser !== null) promises.takeAwayFrom(loser.incarnation)
     if (this.#rights.session === null) await this.#endSession('another epoch was accepted')
-    this.#doing = 'what was written before is made durable'
+    this.#turn.reached('what was written before is made durable')
     // Whoever takes the volume by this answer may leave behind others that hold the same writes: durable first, so
     // that a power cut from here on loses none of them.
     if (request.inSync) await this.replica.flush()
@@ -124,17 +130,18 @@ export class ReplicaService {
     return { kind: 'accepted', identity, lostAt: this.replica.lostAt }
   }
 
+  /** @throws REPLICA_BUSY */
   async confirm(request: ConfirmRequest): Promise<EpochAnswer> {
     const { address, epoch, asker, purpose } = request
     return this.#answer(address, async () => {
       const early = this.#notAccepted(epoch)
       if (early !== null) return early
-      return this.#turn.run(async () =>
+      const confirm = async (): Promise<EpochAnswer> =>
         this.#answer(address, async () => {
           const now = this.#context.clock.now()
           return this.#epochAnswer(this.#rights.confirm(epoch, asker, purpose, now), asker)
         })
-      )
+      return this.#turn.run('an epoch is being confirmed', confirm, this.#patienceMs)
     })
   }
 
@@ -144,35 +151,49 @@ export class ReplicaService {
     const { accepted } = this.#rights
     if (epoch < accepted) return { kind: 'refused', identity, accepted }
     const { acceptedEpoch } = this.replica
-    if (this.#doing === null || epoch <= acceptedEpoch) return null
+    if (!this.#accepting || epoch <= acceptedEpoch) return null
     return { kind: 'refused', identity, accepted: acceptedEpoch }
   }
 
+  /** @throws REPLICA_BUSY */
   async raise(request: RaiseRequest): Promise<EpochAnswer> {
-    return this.#turn.run(async () =>
+    const raise = async (): Promise<EpochAnswer> =>
       this.#answer(request.address, async () => {
         const { from, to, asker, inSync } = request
         if (!this.#rights.raise(from, to, asker)) return this.#epochAnswer(false, asker)
         if (to > this.replica.acceptedEpoch) await this.replica.acceptEpoch(to, { rebuilding: !inSync })
         return this.#epochAnswer(true, asker)
       })
-    )
+    return this.#turn.run('an epoch is being stored', raise, this.#patienceMs)
   }
 
-  /** @throws EPOCH_STALE, SESSION_STALE, REPLICA_GONE, DISK_FAILED */
+  /** @throws EPOCH_STALE, SESSION_STALE, REPLICA_GONE, DISK_FAILED; REPLICA_BUSY before the time of a call is over */
   async openSession(name: SessionName): Promise<ReplicaSessionDevice> {
-    return this.#turn.run(async () => {
-      this.#requireAddress(name.address)
-      if (!this.#rights.openSession(name.epoch, name.session)) throw this.#stale(name)
-      await this.#endSession('a new session was opened')
-      if (this.replica.failure !== undefined) throw this.replica.failure
-      const session = new ReplicaSessionDevice(this.replica, name.session, name.epoch)
-      this.#session = session
-      void session.closed.then(() => {
-        if (this.#session === session) this.#rights.closeSession(name.session)
-      })
+    let wanted = true
+    const open = async (): Promise<ReplicaSessionDevice> => {
+      const session = await this.#openSession(name)
+      if (!wanted) session.abort('nobody waits for it any more')
       return session
+    }
+    const patienceMs = millis(this.#patienceMs * ANSWER_SHARE_OF_CALL)
+    try {
+      return await this.#turn.run('requests of before are coming to their end', open, patienceMs)
+    } finally {
+      wanted = false
+    }
+  }
+
+  async #openSession(name: SessionName): Promise<ReplicaSessionDevice> {
+    this.#requireAddress(name.address)
+    if (!this.#rights.openSession(name.epoch, name.session)) throw this.#stale(name)
+    await this.#endSession('a new session was opened')
+    if (this.replica.failure !== undefined) throw this.replica.failure
+    const session = new ReplicaSessionDevice(this.replica, name.session, name.epoch)
+    this.#session = session
+    void session.closed.then(() => {
+      if (this.#session === session) this.#rights.closeSession(name.session)
     })
+    return session
   }
 
   /** The regions with a write intent. @throws EPOCH_STALE, SESSION_STALE */
@@ -203,9 +224,12 @@ export class ReplicaService {
     if (reconciled && this.replica.mayHaveLost) await this.replica.clearLost()
   }
 
-  /** The primary closes the volume: whatever it sent is flushed, and nothing is owed to it any more. */
+  /**
+   * The primary closes the volume: whatever it sent is flushed, and nothing is owed to it any more.
+   * @throws REPLICA_BUSY when that takes longer than a call; it goes on
+   */
   async finish({ name, asker, clearIntents }: FinishRequest): Promise<void> {
-    await this.#turn.run(async () => {
+    const finish = async (): Promise<void> => {
       this.#requireSession(name)
       if (clearIntents) {
         await this.replica.flush()
@@ -214,15 +238,21 @@ export class ReplicaService {
       }
       await this.replica.markClean()
       this.#rights.release(name.epoch, asker)
-    })
+    }
+    await this.#turn.run('it is being closed in order', finish, this.#patienceMs)
   }
 
   /** Ends every session and releases the files. */
   async close(): Promise<void> {
-    await this.#turn.run(async () => {
+    await this.#turn.run('its files are being closed', async () => {
       await this.#endSession('the replica is closed')
       await this.replica.close()
     })
+  }
+
+  /** Whoever sent a message has given up by then. */
+  get #patienceMs(): Millis {
+    return this.#context.timing.callTimeoutMs
   }
 
   async #endSession(reason: string): Promise<void> {

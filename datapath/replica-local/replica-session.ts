@@ -64,10 +64,11 @@ export class ReplicaSessionDevice implements ReplicaSession {
     return (this.#lastChange.get(region) ?? this.#olderChange.get(region) ?? 0) > sequence
   }
 
-  async read(offset: ByteOffset, into: Uint8Array): Promise<void> {
+  async read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {
     this.#requireOpen()
-    await this.#replica.read(offset, into)
+    const bytes = await this.#replica.read(offset, into)
     this.#requireOpen()
+    return bytes
   }
 
   async write(request: WriteRequest): Promise<void> {

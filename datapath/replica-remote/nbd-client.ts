@@ -110,16 +110,17 @@ export class NbdClient implements BlockDevice {
     }
   }
 
-  async read(offset: ByteOffset, into: Uint8Array): Promise<void> {
+  async read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {
     this.#checkRange(offset, into.length)
     const max = this.#agreement.payloadMax
     if (into.length <= max) {
       if (into.length > 0) await this.#pipeline.read(offset, into)
-      return
+      return into
     }
     await eachPiece(into.length, max, (at, length) =>
       this.#pipeline.read(offset + at, into.subarray(at, at + length))
     )
+    return into
   }
 
   async write(request: WriteRequest): Promise<void> {

@@ -212,9 +212,7 @@ async function readExtents(
     const from = at as ByteOffset
     at += length
     if (zero) return null
-    const into = Buffer.allocUnsafe(length)
-    await session.read(from, into)
-    return into
+    return session.read(from, Buffer.allocUnsafe(length))
   })
   return Promise.all(reads)
 }

@@ -138,7 +138,10 @@ class PlainReplica implements ReplicaPeer {
       write,
       zero: async ({ offset, length }) => void this.content.fill(0, offset, offset + length),
       trim: async ({ offset, length }) => void this.content.fill(0, offset, offset + length),
-      read: async (offset, into) => into.set(this.content.subarray(offset, offset + into.length)),
+      read: async (offset, into) => {
+        into.set(this.content.subarray(offset, offset + into.length))
+        return into
+      },
       flush: async () => this.#say('flushes'),
       allocation: async (_, length) => [{ length, hole: false, zero: false }],
       close: async () => end('closed'),

@@ -28,7 +28,14 @@ export type Moment =
   | 'about to sync'
 
 type Blow =
-  'dies' | 'stops' | 'loses power' | 'is cut off' | 'cannot send to one' | 'is slow' | 'is overtaken'
+  | 'dies'
+  | 'stops'
+  | 'loses power'
+  | 'is cut off'
+  | 'cannot send to one'
+  | 'is slow'
+  | 'has a disk that hangs'
+  | 'is overtaken'
 
 const BLOWS: readonly Blow[] = [
   'dies',
@@ -37,6 +44,7 @@ const BLOWS: readonly Blow[] = [
   'is cut off',
   'cannot send to one',
   'is slow',
+  'has a disk that hangs',
   'is overtaken',
 ]
 
@@ -144,6 +152,8 @@ export class Coincidences {
         return faults.cut([[host, random.pick(hosts)]], shortMs)
       case 'is slow':
         return faults.slowDisk(host, random.between(20, 200), Math.min(shortMs, 3_000))
+      case 'has a disk that hangs':
+        return faults.hangDisk(host, 3 * shortMs)
       case 'is overtaken': {
         await world.pause(random.between(0, 300))
         const others = hosts.filter(other => other !== host)

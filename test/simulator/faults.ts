@@ -1,3 +1,4 @@
+import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
 import { type Millis } from '../../core/units.ts'
 import { type Fate } from './simulated-coordinator.ts'
 import { type SimulatedHost } from './simulated-host.ts'
@@ -14,6 +15,7 @@ type Kind =
   | 'link cut one way'
   | 'host cut off'
   | 'slow disk'
+  | 'disk hangs'
   | 'slow network'
   | 'coordinator away'
   | 'coordinator unsure'
@@ -32,6 +34,7 @@ const WEIGHTS: Readonly<Record<Kind, number>> = {
   'link cut one way': 4,
   'host cut off': 3,
   'slow disk': 2,
+  'disk hangs': 4,
   'slow network': 1,
   'coordinator away': 2,
   'coordinator unsure': 4,
@@ -129,6 +132,11 @@ export class FaultSchedule {
         return this.isolate(host, hosts, random.chance(0.5), durationMs)
       case 'slow disk':
         return this.slowDisk(host, random.between(5, 200), Math.min(durationMs, 8_000))
+      case 'disk hangs':
+        return this.hangDisk(
+          host,
+          random.chance(0.3) ? REQUEST_MS + random.between(0, 1_200) : 2 * durationMs
+        )
       case 'slow network':
         network.delayMs = random.between(2, 60)
         await world.pause(durationMs)
@@ -212,6 +220,14 @@ export class FaultSchedule {
     host.diskSlowness = 1
   }
 
+  /** No call of a host's disk comes back for a time; then all of them do, in any order. */
+  async hangDisk(host: SimulatedHost, forMs: number): Promise<void> {
+    if (this.#over || host.diskHangs) return
+    host.hangDisk()
+    await this.#universe.world.pause(forMs)
+    host.freeDisk()
+  }
+
   /** A host often does not learn what its calls to the coordinator did. */
   async doubt(host: SimulatedHost, forMs: number): Promise<void> {
     return this.#withoutCoordinator(this.#unsure, [host], forMs)
@@ -232,12 +248,15 @@ export class FaultSchedule {
     network.heal()
     for (const host of hosts) {
       host.diskSlowness = 1
+      host.freeDisk()
       if (host.process?.paused === true) host.resume()
       host.start()
     }
   }
 }
 
+/** What hung for just so long comes back while others take over what it was asked, in milliseconds. */
+const REQUEST_MS = DEFAULT_TIMING.requestTimeMs
 /** Mean one-way delay of the network in milliseconds. */
 const USUAL_DELAY_MS = 0.3
 

@@ -29,6 +29,9 @@ interface SectorRange {
   readonly end: number
 }
 
+/** A read that took longer than this was sent again, and an earlier call may have its buffer still; in milliseconds. */
+const SENT_AGAIN_MS = 4_000
+
 /** Those who only read are there to see what is wrong, not to be many; in milliseconds. */
 const READER_PAUSE_MS = 25
 
@@ -36,6 +39,8 @@ const READER_PAUSE_MS = 25
 export class Guest {
   readonly #options: GuestOptions
   readonly #changing = new Set<SectorRange>()
+  /** What reads returned that were sent again: the guest's own from then on, which nobody else may write to. */
+  readonly #returned: { readonly bytes: Buffer; readonly copy: Buffer; readonly first: number }[] = []
   #stopping = false
   #running = 0
   #stopped: (() => void) | null = null
@@ -102,6 +107,14 @@ export class Guest {
     this.#stopping = true
   }
 
+  /** Everything is over: what it was given to read is still what it was given. */
+  checkReturned(): void {
+    for (const { bytes, copy, first } of this.#returned) {
+      if (!bytes.equals(copy))
+        this.#options.problem(`P4: what was read from sector ${first} changed afterwards`)
+    }
+  }
+
   async #run(onlyReads: boolean): Promise<void> {
     const { random, process, problem } = this.#options
     const pauseMs = onlyReads ? Math.max(this.#pauseMs, READER_PAUSE_MS) : this.#pauseMs
@@ -148,8 +161,11 @@ export class Guest {
   async #read(first: number, count: number): Promise<void> {
     const { world, device, history, problem } = this.#options
     const invokedAt = world.now
-    const into = Buffer.alloc(count * SECTOR_BYTES)
-    await device.read((first * SECTOR_BYTES) as ByteOffset, into)
+    const bytes = await device.read((first * SECTOR_BYTES) as ByteOffset, Buffer.alloc(count * SECTOR_BYTES))
+    const into = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
+    if (world.now - invokedAt > SENT_AGAIN_MS) {
+      this.#returned.push({ bytes: into, copy: Buffer.from(into), first })
+    }
     for (let i = 0; i < count; i++) {
       const at = i * SECTOR_BYTES
       const value = into.readUInt32LE(at)

@@ -118,6 +118,18 @@ export const MUTANTS: readonly Mutant[] = [
     replace: "case 'unknown':\n        keeper.abandon()\n        return { kind: 'given-up', reason: '' }",
   },
   {
+    name: 'a read is tried again with the buffer that a call which hangs has',
+    file: 'datapath/mirror/request-carrier.ts',
+    find: 'if (carried.sent) carried.data = Buffer.allocUnsafe(carried.data.length)',
+    replace: '',
+  },
+  {
+    name: 'a session is opened although calls of an earlier one have not come back',
+    file: 'datapath/replica-local/replica-service.ts',
+    find: 'await this.replica.drained()',
+    replace: 'await Promise.race([this.replica.drained(), Promise.resolve()])',
+  },
+  {
     name: 'durable writes are acknowledged without a sync',
     file: 'datapath/replica-local/local-replica.ts',
     find: 'if (durable) await this.#layer.flush()',

@@ -199,13 +199,14 @@ class RemoteSession implements ReplicaSession {
     this.#network.world.after(5, () => this.#watchForReset())
   }
 
-  async read(offset: ByteOffset, into: Uint8Array): Promise<void> {
+  async read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {
     const bytes = await this.#send(async remote => {
       const copy = new Uint8Array(into.length)
       await remote.read(offset, copy)
       return copy
     })
     into.set(bytes)
+    return into
   }
 
   async write(request: WriteRequest): Promise<void> {

@@ -52,6 +52,8 @@ export class SimulatedHost {
   #attachments: readonly Attachment[] = []
   /** Disk calls take this many times as long as usual, in the mean. */
   diskSlowness = 1
+  /** Calls of the disk that hang, in the order in which they came; null while the disk answers. */
+  #hanging: (() => void)[] | null = null
   /** The disk that the attachments are noted on is full. */
   cannotNote = false
   lastPowerCut = -1
@@ -161,6 +163,26 @@ export class SimulatedHost {
     this.#process?.resume()
   }
 
+  get diskHangs(): boolean {
+    return this.#hanging !== null
+  }
+
+  /** From here no call of the disk comes back, and those that have not had their effect yet do not have it either. */
+  hangDisk(): void {
+    if (this.#hanging !== null) return
+    this.#options.world.log(this.name, 'disk hangs')
+    this.#hanging = []
+  }
+
+  /** The disk answers again: calls that hung end in any order, within half a second, and have their effects then. */
+  freeDisk(): void {
+    if (this.#hanging === null) return
+    this.#options.world.log(this.name, `disk answers ${this.#hanging.length} calls that hung`)
+    const hanging = this.#random.shuffled(this.#hanging)
+    this.#hanging = null
+    for (const end of hanging) this.#options.world.after(this.#random.between(0, 500), end)
+  }
+
   /** A session that notices when the replica obeys somebody whose epoch it has given up (P3). */
   #guarded(
     session: ReplicaSession,
@@ -203,7 +225,11 @@ export class SimulatedHost {
     // A disk that is slow is not slow evenly: what came later may be done much earlier.
     const slowness = this.#random.between(1, 2 * this.diskSlowness - 1)
     return new Promise(resolve => {
-      this.#options.world.after(usual * straggles * slowness, () => process?.deliver(resolve))
+      const end = (): void => {
+        if (this.#hanging === null) process?.deliver(resolve)
+        else this.#hanging.push(end)
+      }
+      this.#options.world.after(usual * straggles * slowness, end)
     })
   }
 

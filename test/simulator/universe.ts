@@ -311,6 +311,7 @@ export class Universe {
       await this.administrator.ask(host, async () => host.node!.deactivate(key, 10_000 as Millis), 11_000)
     }
     for (const problem of volume.history.check()) this.problem(problem)
+    for (const guest of volume.guests) guest.checkReturned()
     this.#note(checkEnd(volume, this.stateOf(volume), this.hosts))
   }
 
@@ -325,8 +326,8 @@ export class Universe {
     for (const region of history.writtenRegions()) {
       const first = region * SECTORS_PER_REGION
       const invokedAt = this.world.now
-      const into = Buffer.alloc(REGION_BYTES)
-      await device.read((first * SECTOR_BYTES) as ByteOffset, into)
+      const bytes = await device.read((first * SECTOR_BYTES) as ByteOffset, Buffer.alloc(REGION_BYTES))
+      const into = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
       for (let i = 0; i < SECTORS_PER_REGION; i++) {
         const value = into.readUInt32LE(i * SECTOR_BYTES)
         history.read({ kind: 'read', sector: first + i, value, invokedAt, returnedAt: this.world.now })

@@ -53,13 +53,14 @@ export class MemoryDevice implements BlockDevice {
     }
   }
 
-  async read(offset: ByteOffset, into: Uint8Array): Promise<void> {
+  async read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {
     await this.#enter('read', offset, into.length)
     this.#eachBlock(offset, into.length, (index, start, end, done) => {
       const block = this.#blocks.get(index)
       if (block === undefined) into.fill(0, done, done + end - start)
       else into.set(block.subarray(start, end), done)
     })
+    return into
   }
 
   async write(request: WriteRequest): Promise<void> {

@@ -236,8 +236,7 @@ export async function writeBlock(
 
 /** The value of the block at the start of a region, which must be one value throughout. */
 export async function readBlock(device: BlockDevice, region: number): Promise<number> {
-  const into = Buffer.alloc(BLOCK_BYTES)
-  await device.read(blockAt(region), into)
-  assert.ok(into.equals(Buffer.alloc(BLOCK_BYTES, into[0])), `the block of region ${region} is torn`)
-  return into[0]!
+  const bytes = await device.read(blockAt(region), Buffer.alloc(BLOCK_BYTES))
+  assert.ok(Buffer.alloc(BLOCK_BYTES, bytes[0]).equals(bytes), `the block of region ${region} is torn`)
+  return bytes[0]!
 }

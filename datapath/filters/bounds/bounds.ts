@@ -5,9 +5,9 @@ import { PassThroughDevice } from '../pass-through.ts'
 
 /** Refuses what runs off the end of the device below, before that device sees it. See README.md beside. */
 export class BoundsFilter extends PassThroughDevice {
-  override async read(offset: ByteOffset, into: Uint8Array): Promise<void> {
+  override async read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {
     this.#check(offset, into.length)
-    await super.read(offset, into)
+    return super.read(offset, into)
   }
 
   override async write(request: WriteRequest): Promise<void> {

@@ -31,7 +31,7 @@ export class ThrottleFilter extends PassThroughDevice {
     return this.#waiting.length
   }
 
-  override read(offset: ByteOffset, into: Uint8Array): Promise<void> {
+  override read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {
     return this.#run(into.length, () => super.read(offset, into))
   }
 

@@ -35,9 +35,9 @@ class BackwardsDevice extends PassThroughDevice {
     await this.next.write(request)
   }
 
-  override async read(offset: ByteOffset, into: Uint8Array): Promise<void> {
+  override async read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {
     this.#reads += 1
-    await (this.#reads % 50 === 0 ? this.#before : this.next).read(offset, into)
+    return (this.#reads % 50 === 0 ? this.#before : this.next).read(offset, into)
   }
 }
 

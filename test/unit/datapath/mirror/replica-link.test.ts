@@ -62,6 +62,7 @@ class Rig {
       mustAcknowledge: () => this.#wanted,
       connected: () => void (this.connectedAt = world.now),
       disconnected: () => undefined,
+      notConnected: () => undefined,
       promised: () => undefined,
       exclude: async () => {
         this.excludedAt.push(world.now)

@@ -234,11 +234,10 @@ describe('a replica whose disk takes long to flush, asked for an epoch', () => {
     play(async rig => {
       const flushed = rig.session.flush()
       // A new session waits for the flush of the one before, in the turn of everything about the right.
-      const session = rig.replicas.openSession({
-        address: rig.address,
-        epoch: epoch(1),
-        session: sessionNumber(2),
-      })
+      const session = assert.rejects(
+        rig.replicas.openSession({ address: rig.address, epoch: epoch(1), session: sessionNumber(2) }),
+        { code: 'REPLICA_BUSY' }
+      )
       let answer: AcceptAnswer | undefined
       const asked = rig.replicas.accept({ ...rig.request(2, rig.contender), voidUpTo: epoch(0) })
       const took = await rig.timeOf(asked.then(given => (answer = given)))
