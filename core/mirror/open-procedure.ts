@@ -5,6 +5,7 @@
  *    contender that died blocks nobody.
  * 2. It asks every in-sync replica to accept the epoch. A replica that owes a promise to a live primary refuses; one
  *    that accepts will never again serve a lower epoch. One that has to flush for long before says so, and is waited for.
+ *    One that is silent is waited for as long as one call takes, once; then it is only asked on the side.
  * 3. It takes the volume by compare-and-swap on the condition that its reservation still stands. In-sync replicas
  *    that did not accept are in-sync no longer.
  *
@@ -50,6 +51,14 @@ export interface OpenOptions {
 
 type Answers = ReadonlyMap<ReplicaId, AcceptAnswer | Silent>
 
+/** What an opening remembers from one attempt to the next, so that none begins from scratch. */
+interface Memory {
+  /** Names the reservation that this opening made last; null when it has to make another one. */
+  reservation: string | null
+  /** Since when a replica has been asked without an answer. */
+  readonly silentSince: Map<ReplicaId, Millis>
+}
+
 /** What every replica is asked in one attempt. */
 interface Question {
   readonly state: VolumeState
@@ -60,13 +69,14 @@ interface Question {
 
 export function* openVolume(options: OpenOptions): Steps<OpenOutcome> {
   const { timing } = options
+  const memory: Memory = { reservation: null, silentSince: new Map() }
   let reason = 'the coordinator did not answer'
   for (let attempt = 0; ; attempt++) {
     if (options.cancelled()) return { kind: 'deadline', reason: 'the attempt was ended' }
     if (attempt > 0 && (yield* now()) >= options.deadline) return { kind: 'deadline', reason }
     if (attempt > 0) yield* backOff(attempt, timing)
 
-    const reserved = yield* reserve(options)
+    const reserved = yield* reserve(options, memory)
     if (reserved.kind === 'again') {
       reason = reserved.reason
       continue
@@ -76,19 +86,26 @@ export function* openVolume(options: OpenOptions): Steps<OpenOutcome> {
     const { keeper, epoch, voidUpTo } = reserved
     const replicas = inSyncReplicas(keeper.state)
     const request = { state: keeper.state, epoch, voidUpTo, purpose: options.purpose }
-    const answers: Answers | HostId = yield* askUntilFree(replicas, request, options)
+    const answers: Answers | HostId = yield* askUntilFree(replicas, request, options, memory)
     if (typeof answers === 'string') return { kind: 'active-elsewhere', host: answers }
     if (options.cancelled()) continue
     const obstacle = obstacleToTake(keeper.state, answers)
     if (obstacle !== null) {
       reason = obstacle
+      if (overtaken(answers)) memory.reservation = null
       continue
     }
     const taken = yield* take(keeper, options, epoch, answers)
     if (taken) return { kind: 'opened', keeper, accepted: acceptedIn(keeper.state, answers) }
-    reason = 'another host reserved a higher epoch'
+    reason = OVERTAKEN
   }
 }
+
+const OVERTAKEN = 'another host reserved a higher epoch'
+
+/** Whether a replica has accepted a higher epoch than the one that was reserved. */
+const overtaken = (answers: Answers): boolean =>
+  [...answers.values()].some(({ kind }) => kind === 'higher-epoch')
 
 /**
  * Asks the replicas to accept, and waits for promises that bind them to end. A live primary renews its promises, a dead
@@ -99,20 +116,26 @@ export function* openVolume(options: OpenOptions): Steps<OpenOutcome> {
 function* askUntilFree(
   replicas: readonly ReplicaRecord[],
   request: Question,
-  options: OpenOptions
+  options: OpenOptions,
+  memory: Memory
 ): Steps<Answers | HostId> {
   const { timing, deadline, host } = options
   // Three heartbeats may be lost or late before their absence means something.
   const look = 3 * timing.heartbeatIntervalMs
-  // The primary's own host first: if it lives it says so, before any other has been taken from it.
+  // The primary's own host first: if it lives it says so, before any other has been taken from it. A host that lives
+  // answers sooner than a heartbeat is due.
   const own = replicas.filter(replica => replica.host === request.state.primary && replica.host !== host)
   const others = replicas.filter(replica => !own.includes(replica))
   const before = new Map<ReplicaId, number>()
   for (;;) {
-    let answers: Answers = yield* acceptAll(own, request)
+    let answers: Answers = new Map()
+    if (!own.some(({ replica }) => memory.silentSince.has(replica))) {
+      answers = yield* ask(own, request, timing, memory, timing.heartbeatIntervalMs)
+    }
     if (longestPromise(answers) === null) {
-      answers = new Map([...answers, ...(yield* acceptAll(others, request))])
-      answers = yield* askUntilPrepared(replicas, answers, request, options)
+      const unheard = own.filter(({ replica }) => memory.silentSince.has(replica))
+      answers = new Map([...answers, ...(yield* ask([...unheard, ...others], request, timing, memory))])
+      answers = yield* askUntilPrepared(replicas, answers, request, options, memory)
     }
     const promised = longestPromise(answers)
     if (promised === null) return answers
@@ -128,20 +151,50 @@ function* askUntilFree(
 }
 
 /**
+ * Asks replicas to accept, and waits for those that may still answer: each for one call's time from when it was first
+ * asked in vain. A dead host's silence must not be waited out again with every question to the others.
+ *
+ * @param atMostMs how long to wait in any case
+ */
+function* ask(
+  replicas: readonly ReplicaRecord[],
+  question: Question,
+  { callTimeoutMs }: MirrorTiming,
+  { silentSince }: Memory,
+  atMostMs: Millis = callTimeoutMs
+): Steps<Answers> {
+  if (replicas.length === 0) return new Map()
+  const at = yield* now()
+  const left = new Map<ReplicaId, number>()
+  for (const { replica } of replicas) {
+    const since = silentSince.get(replica) ?? at
+    silentSince.set(replica, since)
+    if (at - since < callTimeoutMs) left.set(replica, callTimeoutMs - (at - since))
+  }
+  // Nobody else is there: then the silent ones are all there is to wait for.
+  const isAwaited = ({ replica }: ReplicaRecord): boolean => left.size === 0 || left.has(replica)
+  const ms = Math.min(atMostMs, left.size === 0 ? callTimeoutMs : Math.max(...left.values()))
+  // One that is back after all is waited for like any other when it is asked next.
+  const heard = ({ replica }: ReplicaRecord): void => void silentSince.delete(replica)
+  const answers = yield* acceptAll(replicas, question, isAwaited, ms as Millis, heard)
+  for (const [replica, { kind }] of answers) if (kind !== 'silent') silentSince.delete(replica)
+  return answers
+}
+
+/**
  * Asks replicas again that are about to accept. One that can be done without is waited for only a while and then left
  * behind: that costs its host a resync by intents, and guests no more than this while. One that cannot is waited for
- * until the deadline. After the while the silent ones are asked again too, because they may do as well; not before,
- * because a dead host's silence lasts longer than the answer that all wait for.
+ * until the deadline. The silent ones are asked beside them, because they may do as well.
  */
 function* askUntilPrepared(
   replicas: readonly ReplicaRecord[],
   first: Answers,
   question: Question,
-  { timing, deadline, cancelled }: OpenOptions
+  { timing, deadline, cancelled }: OpenOptions,
+  memory: Memory
 ): Steps<Answers> {
   let answers = first
   let leaveAt = Number.POSITIVE_INFINITY
-  const since = yield* now()
   for (;;) {
     const kinds = new Set([...answers.values()].map(({ kind }) => kind))
     if (!kinds.has('preparing') || kinds.has('promised') || kinds.has('higher-epoch')) return answers
@@ -152,12 +205,8 @@ function* askUntilPrepared(
     leaveAt = enough ? Math.min(leaveAt, latest) : Number.POSITIVE_INFINITY
     if (cancelled() || at >= Math.min(leaveAt, deadline)) return answers
     yield* wait(timing.retryDelayMs)
-    const all = !enough && at - since >= timing.preparationMs
-    const asked = replicas.filter(({ replica }) => {
-      const kind = answers.get(replica)?.kind
-      return all ? kind !== 'accepted' : kind === 'preparing'
-    })
-    answers = new Map([...answers, ...(yield* acceptAll(asked, question))])
+    const asked = replicas.filter(({ replica }) => answers.get(replica)?.kind !== 'accepted')
+    answers = new Map([...answers, ...(yield* ask(asked, question, timing, memory))])
   }
 }
 
@@ -188,7 +237,8 @@ type Reserved =
   | { readonly kind: 'again'; readonly reason: string }
   | Exclude<OpenOutcome, { kind: 'opened' }>
 
-function* reserve(options: OpenOptions): Steps<Reserved> {
+/** Reserves an epoch, unless the reservation of the attempt before stands. */
+function* reserve(options: OpenOptions, memory: Memory): Steps<Reserved> {
   const read = yield* readRecord()
   if (read.kind === 'missing') return { kind: 'missing' }
   if (read.kind === 'unavailable') return { kind: 'again', reason: read.reason }
@@ -204,7 +254,9 @@ function* reserve(options: OpenOptions): Steps<Reserved> {
   ) {
     return { kind: 'active-elsewhere', host: read.state.primary }
   }
-  const operation = yield* uuid()
+  const { reservation } = memory
+  const stands = reservation !== null && read.state.reserved.operation === reservation
+  const operation = stands ? reservation : yield* uuid()
   const outcome = yield* changeRecord(keeper, {
     decide: state =>
       state.operation === undefined && mayOpen(state, options)
@@ -214,6 +266,7 @@ function* reserve(options: OpenOptions): Steps<Reserved> {
     mayGiveUp: () => true,
     retryDelayMs: options.timing.retryDelayMs,
   })
+  memory.reservation = operation
   if (outcome.kind === 'missing') return { kind: 'missing' }
   if (!mayOpen(keeper.state, options)) return elsewhere(keeper.state, options)
   if (outcome.kind === 'refused') return { kind: 'refused', reason: 'the volume is being deleted' }
@@ -254,9 +307,7 @@ export function obstacleToTake(state: VolumeState, answers: Answers): string | n
   const accepted = inSync
     .map(({ replica }) => answers.get(replica))
     .filter(answer => answer?.kind === 'accepted')
-  for (const answer of answers.values()) {
-    if (answer.kind === 'higher-epoch') return 'another host reserved a higher epoch'
-  }
+  if (overtaken(answers)) return OVERTAKEN
   if (accepted.length === 0) {
     const reasons = inSync.map(({ replica, host }) => `${host}: ${describe(answers.get(replica))}`)
     return `no in-sync replica accepted (${reasons.join('; ')})`

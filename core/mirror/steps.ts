@@ -25,11 +25,24 @@ export type Step =
       readonly state: VolumeState
       readonly from: Epoch
     }
-  | { readonly do: 'all'; readonly steps: readonly Step[] }
+  | {
+      readonly do: 'all'
+      readonly steps: readonly Step[]
+      /** All answers are waited for as long as they take if it is not given. */
+      readonly patience?: Patience
+    }
   | { readonly do: 'wait'; readonly ms: Millis }
   | { readonly do: 'now' }
   | { readonly do: 'fraction' }
   | { readonly do: 'uuid' }
+
+/** For whose answers to wait when several are asked, and for how long. */
+interface Patience {
+  readonly awaited: readonly boolean[]
+  readonly ms: Millis
+  /** Told of an answer that has come when nobody waited for it any more. */
+  readonly late: (index: number, answer: unknown) => void
+}
 
 /** A procedure that ends with a result. */
 export type Steps<Result> = Generator<Step, Result, unknown>
@@ -39,6 +52,9 @@ export interface Silent {
   readonly kind: 'silent'
   readonly reason: string
 }
+
+/** The answer of a step that nobody waits for any more. */
+export const NOT_AWAITED: Silent = { kind: 'silent', reason: 'it has not answered yet' }
 
 export type ReadAnswer =
   | { readonly kind: 'read'; readonly state: VolumeState; readonly revision: number }
@@ -63,12 +79,28 @@ export function* swapRecord(revision: number, state: VolumeState): Steps<SwapAns
   return (yield { do: 'swap-record', revision, state }) as SwapAnswer
 }
 
+/**
+ * Asks replicas to accept.
+ * @param awaited whose answers are waited for
+ * @param ms for how long at most
+ * @param late told of a replica whose answer came after that
+ */
 export function* acceptAll(
   replicas: readonly ReplicaRecord[],
-  rest: { state: VolumeState; epoch: Epoch; voidUpTo: Epoch; purpose: Purpose }
+  rest: { state: VolumeState; epoch: Epoch; voidUpTo: Epoch; purpose: Purpose },
+  awaited: (replica: ReplicaRecord) => boolean,
+  ms: Millis,
+  late: (replica: ReplicaRecord) => void
 ): Steps<ReadonlyMap<ReplicaId, AcceptAnswer | Silent>> {
   const steps = replicas.map(replica => ({ do: 'accept', replica, ...rest }) as const)
-  const answers = (yield { do: 'all', steps }) as readonly (AcceptAnswer | Silent)[]
+  const patience: Patience = {
+    awaited: replicas.map(awaited),
+    ms,
+    late: (index, answer) => {
+      if ((answer as AcceptAnswer | Silent).kind !== 'silent') late(replicas[index]!)
+    },
+  }
+  const answers = (yield { do: 'all', steps, patience }) as readonly (AcceptAnswer | Silent)[]
   return new Map(replicas.map((replica, index) => [replica.replica, answers[index]!]))
 }
 

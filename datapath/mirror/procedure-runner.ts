@@ -1,6 +1,6 @@
 import { reasonOf } from '../../core/errors.ts'
 import { type ProcessIdentity, type ReplicaAddress } from '../../core/mirror/messages.ts'
-import { type Silent, type Step, type Steps } from '../../core/mirror/steps.ts'
+import { NOT_AWAITED, type Silent, type Step, type Steps } from '../../core/mirror/steps.ts'
 import { type ReplicaRecord, type VolumeState } from '../../core/mirror/volume-record.ts'
 import { type Clock, pause } from '../../core/ports/clock.ts'
 import { type Random } from '../../core/ports/random.ts'
@@ -47,8 +47,12 @@ export async function performStep(step: Step, world: ProcedureWorld): Promise<un
       const request = { address, from, to: state.epoch, asker: world.identity, inSync: replica.inSync }
       return orSilent(world.peer(replica.host).raise(request))
     }
-    case 'all':
-      return Promise.all(step.steps.map(async one => performStep(one, world)))
+    case 'all': {
+      const answers = step.steps.map(async one => performStep(one, world))
+      return step.patience === undefined
+        ? Promise.all(answers)
+        : answersInTime(answers, step.patience, world.clock)
+    }
     case 'wait':
       return pause(world.clock, step.ms)
     case 'now':
@@ -58,6 +62,36 @@ export async function performStep(step: Step, world: ProcedureWorld): Promise<un
     case 'uuid':
       return world.random.uuid()
   }
+}
+
+/** Those of the answers that have come when all awaited ones have, or the time is over. */
+async function answersInTime(
+  answers: readonly Promise<unknown>[],
+  { awaited, ms, late }: NonNullable<(Step & { do: 'all' })['patience']>,
+  clock: Clock
+): Promise<unknown[]> {
+  const come: unknown[] = answers.map(() => NOT_AWAITED)
+  let isOver = false
+  const missing = new Set(awaited.flatMap((isAwaited, index) => (isAwaited ? [index] : [])))
+  return new Promise((resolve, reject) => {
+    const done = (): void => {
+      timer.cancel()
+      isOver = true
+      resolve([...come])
+    }
+    const timer = clock.after(ms, done)
+    for (const [index, answer] of answers.entries()) {
+      answer.then(value => {
+        if (isOver) {
+          late(index, value)
+          return
+        }
+        come[index] = value
+        missing.delete(index)
+        if (missing.size === 0) done()
+      }, reject)
+    }
+  })
 }
 
 const orSilent = async <Answer>(answer: Promise<Answer>): Promise<Answer | Silent> =>

@@ -70,22 +70,22 @@ describe('opening a volume whose replicas need time to accept', () => {
     assert.equal(lettersOf(world.state), 'ABc')
   })
 
-  it('does not ask a silent one again that it can do without', () => {
+  it('does not wait a second time for a silent one that it can do without', () => {
     const world = new World(recordOf({ primary: null, replicas: 'ABC' }))
     world.answers.set(HOST_A, [silent])
     preparesUntil(world, HOST_C, 3000)
     assert.equal(world.open().kind, 'opened')
     assert.equal(lettersOf(world.state), 'aBC')
-    assert.equal(askedOf(world, HOST_A), 1)
+    assert(world.now < 3000 + DEFAULT_TIMING.callTimeoutMs, `it took until ${world.now}`)
   })
 
   it('does not wait for the silence of a dead host in between', () => {
     const world = new World(recordOf({ primary: HOST_A }))
     world.answers.set(HOST_A, [silent])
-    preparesUntil(world, HOST_B, 1000 + DEFAULT_TIMING.preparationMs)
+    preparesUntil(world, HOST_B, 6000)
     assert.equal(world.open().kind, 'opened')
     assert.equal(lettersOf(world.state), 'aB')
-    assert.equal(askedOf(world, HOST_A), 1)
+    assert(world.now < 6000 + DEFAULT_TIMING.callTimeoutMs, `it took until ${world.now}`)
   })
 
   it('asks a silent one again that may be needed', () => {
@@ -102,7 +102,8 @@ describe('opening a volume whose replicas need time to accept', () => {
     world.answers.set(HOST_A, [preparing(HOST_A), silent])
     assert.equal(world.open().kind, 'opened')
     assert.equal(lettersOf(world.state), 'aB')
-    assert(world.now < 1000 + DEFAULT_TIMING.callTimeoutMs, `it took until ${world.now}`)
+    const once = DEFAULT_TIMING.callTimeoutMs + DEFAULT_TIMING.retryDelayMs
+    assert(world.now <= 1000 + once, `it took until ${world.now}`)
   })
 
   it('waits for one that lost nothing beside one that lost power', () => {
@@ -152,7 +153,7 @@ describe('opening a volume whose replicas need time to accept', () => {
     world.answers.set(HOST_B, [preparing(HOST_B), promised(3900), promised(3900)])
     preparesUntil(world, HOST_C, 100_000)
     assert.deepEqual(world.open(), { kind: 'active-elsewhere', host: HOST_A })
-    assert(world.now < 5000, `it took until ${world.now}`)
+    assert(world.now < 6500, `it took until ${world.now}`)
   })
 
   it('takes nothing when it was called off while it waited', () => {

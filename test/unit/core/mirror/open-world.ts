@@ -73,7 +73,17 @@ export class World {
       cancelled,
       resumes,
     }
-    return run(openVolume(options), step => this.#perform(step))
+    return run(
+      openVolume(options),
+      step => this.#perform(step),
+      ({ patience }, answers) => {
+        // The time of a question to one that does not answer is over.
+        const isSilent = (answer: unknown): boolean => (answer as Answer).kind === 'silent'
+        if (patience?.awaited.some((isAwaited, index) => isAwaited && isSilent(answers[index])) === true) {
+          this.now += patience.ms
+        }
+      }
+    )
   }
 
   #perform(step: Step): unknown {

@@ -119,10 +119,20 @@ export const accepted = (
 
 /**
  * Runs a procedure against a world that answers its steps.
+ * @param waited told of each question to several, with their answers
  * @throws AssertionError when the procedure takes more than 1000 steps
  */
-export function run<Result>(steps: Steps<Result>, answer: (step: Step) => unknown): Result {
-  const perform = (step: Step): unknown => (step.do === 'all' ? step.steps.map(perform) : answer(step))
+export function run<Result>(
+  steps: Steps<Result>,
+  answer: (step: Step) => unknown,
+  waited?: (step: Step & { do: 'all' }, answers: readonly unknown[]) => void
+): Result {
+  const perform = (step: Step): unknown => {
+    if (step.do !== 'all') return answer(step)
+    const answers = step.steps.map(perform)
+    waited?.(step, answers)
+    return answers
+  }
   let next = steps.next()
   for (let count = 0; next.done !== true; count++) {
     assert(count < 1000, 'the procedure does not end')
