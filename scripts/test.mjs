@@ -27,6 +27,7 @@ const FOREIGN = {
   iproute2: 'ip',
   'etcd-server': 'etcd',
   openssl: 'openssl',
+  bindfs: 'bindfs',
 }
 
 /** Kinds of evidence. Those that decide in `core/` are measured for coverage. */

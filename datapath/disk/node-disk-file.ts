@@ -3,6 +3,7 @@ import { trim, tryLock } from 'fs-native-extensions'
 import { promisify } from 'node:util'
 import { type DiskFile } from '../../core/ports/disk.ts'
 import { byteLength, type ByteLength, type ByteOffset } from '../../core/units.ts'
+import { DiskLanes } from './disk-lanes.ts'
 
 const openAsync = promisify(open)
 const closeAsync = promisify(close)
@@ -28,19 +29,30 @@ export type PunchCall = (fd: number, position: number, length: number) => Promis
 export class NodeDiskFile implements DiskFile {
   readonly #fd: number
   readonly #path: string
-
   readonly #punch: PunchCall
+  readonly #lanes: DiskLanes
+  /** Calls that were asked for and have not ended. */
+  #calls = 0
+  #closing = false
+  #idle: (() => void) | null = null
 
-  private constructor(fd: number, path: string, punch: PunchCall) {
+  private constructor(fd: number, path: string, punch: PunchCall, lanes: DiskLanes) {
     this.#fd = fd
     this.#path = path
     this.#punch = punch
+    this.#lanes = lanes
   }
 
   /** @param flags of open(2) @throws EINVAL when it is no regular file; what the system throws */
-  static async open(path: string, flags: number, punch: PunchCall = trim): Promise<NodeDiskFile> {
-    const file = new NodeDiskFile(await openAsync(path, flags, 0o600), path, punch)
-    if ((await statAsync(file.#fd)).isFile()) return file
+  static async open(
+    path: string,
+    flags: number,
+    punch: PunchCall = trim,
+    lanes = new DiskLanes()
+  ): Promise<NodeDiskFile> {
+    const fd = await lanes.run(() => openAsync(path, flags, 0o600))
+    const file = new NodeDiskFile(fd, path, punch, lanes)
+    if ((await file.#call(() => statAsync(fd))).isFile()) return file
     await file.close()
     throw Object.assign(new Error(`EINVAL: '${path}' is not a regular file`), { code: 'EINVAL', path })
   }
@@ -50,18 +62,22 @@ export class NodeDiskFile implements DiskFile {
       let done = 0
       const next = (): void => {
         read(this.#fd, into, done, into.length - done, position + done, (error, count) => {
+          done += count
+          if (error === null && count > 0 && done < into.length) {
+            next()
+            return
+          }
+          this.#end()
           if (error !== null) {
             reject(error)
             return
           }
-          done += count
           if (count === 0) into.fill(0, done)
-          if (count === 0 || done === into.length) resolve()
-          else next()
+          resolve()
         })
       }
       if (into.length === 0) resolve()
-      else next()
+      else this.#begin(next, reject)
     })
   }
 
@@ -70,30 +86,31 @@ export class NodeDiskFile implements DiskFile {
       let done = 0
       const next = (): void => {
         write(this.#fd, data, done, data.length - done, position + done, (error, count) => {
-          if (error !== null) {
-            reject(error)
+          done += count
+          if (error === null && count > 0 && done < data.length) {
+            next()
             return
           }
-          done += count
-          if (done === data.length) resolve()
-          else if (count > 0) next()
-          else reject(Object.assign(new Error(`EIO: nothing written to '${this.#path}'`), { code: 'EIO' }))
+          this.#end()
+          if (error !== null) reject(error)
+          else if (done === data.length) resolve()
+          else reject(this.#error('EIO', 'nothing written to'))
         })
       }
       if (data.length === 0) resolve()
-      else next()
+      else this.#begin(next, reject)
     })
   }
 
   sync(): Promise<void> {
-    return syncAsync(this.#fd)
+    return this.#call(() => syncAsync(this.#fd))
   }
 
   async punch(position: ByteOffset, length: ByteLength): Promise<void> {
     // fallocate refuses an empty range, which is no error to us.
     if (length === 0) return
     try {
-      await this.#punch(this.#fd, position, length)
+      await this.#call(() => this.#punch(this.#fd, position, length))
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
       if (code !== 'EOPNOTSUPP' && code !== 'ENOTSUP' && code !== 'ENOSYS') throw error
@@ -120,11 +137,11 @@ export class NodeDiskFile implements DiskFile {
   }
 
   async resize(size: ByteLength): Promise<void> {
-    await truncateAsync(this.#fd, size)
+    await this.#call(() => truncateAsync(this.#fd, size))
   }
 
   async stat(): Promise<{ size: ByteLength; allocated: ByteLength }> {
-    const { size, blocks } = await statAsync(this.#fd)
+    const { size, blocks } = await this.#call(() => statAsync(this.#fd))
     return { size: byteLength(size), allocated: byteLength(blocks * STAT_BLOCK_BYTES) }
   }
 
@@ -132,8 +149,44 @@ export class NodeDiskFile implements DiskFile {
     return tryLock(this.#fd)
   }
 
-  close(): Promise<void> {
-    return closeAsync(this.#fd)
+  /**
+   * Waits for the calls that were asked for: the system gives the descriptor's number to the next file that is opened,
+   * and a call that comes late would go there.
+   */
+  async close(): Promise<void> {
+    if (this.#closing) throw this.#error('EBADF', 'it is closed:')
+    this.#closing = true
+    if (this.#calls > 0) await new Promise<void>(resolve => (this.#idle = resolve))
+    await this.#lanes.run(() => closeAsync(this.#fd))
+  }
+
+  /** Begins a call of this file as soon as its store has room for it; `#end` has to follow. */
+  #begin(begin: () => void, refuse: (error: Error) => void): void {
+    if (this.#closing) {
+      refuse(this.#error('EBADF', 'it is closed:'))
+      return
+    }
+    this.#calls++
+    this.#lanes.enter(begin)
+  }
+
+  #end(): void {
+    this.#calls--
+    this.#lanes.leave()
+    if (this.#calls === 0) this.#idle?.()
+  }
+
+  async #call<Result>(call: () => Promise<Result>): Promise<Result> {
+    await new Promise<void>((resolve, reject) => this.#begin(resolve, reject))
+    try {
+      return await call()
+    } finally {
+      this.#end()
+    }
+  }
+
+  #error(code: string, what: string): NodeJS.ErrnoException {
+    return Object.assign(new Error(`${code}: ${what} '${this.#path}'`), { code, path: this.#path })
   }
 
   /** Writes zeros where a chunk that also holds data has whole blocks of them. */

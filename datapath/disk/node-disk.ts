@@ -1,7 +1,8 @@
-import { constants, promises as fs } from 'node:fs'
+import { constants, promises as fs, type Stats } from 'node:fs'
 import { join } from 'node:path'
 import { type Disk, type DiskFile } from '../../core/ports/disk.ts'
 import { byteLength, type ByteLength } from '../../core/units.ts'
+import { DiskLanes } from './disk-lanes.ts'
 import { NodeDiskFile, type PunchCall } from './node-disk-file.ts'
 
 /** Letters, digits, and the punctuation of UUIDs and suffixes: nothing that a shell, a path or a URL could mistake. */
@@ -16,6 +17,7 @@ const NAME_PART = /^[A-Za-z0-9_-][A-Za-z0-9._-]*$/
 export class NodeDisk implements Disk {
   readonly #root: string
   readonly #punch: PunchCall | undefined
+  readonly #lanes = new DiskLanes()
 
   private constructor(root: string, punch: PunchCall | undefined) {
     this.#root = root
@@ -37,12 +39,13 @@ export class NodeDisk implements Disk {
     const path = await this.#path(name)
     const { O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = constants
     const how = create === 'exclusive' ? O_CREAT | O_EXCL : create ? O_CREAT : 0
-    return NodeDiskFile.open(path, O_RDWR | O_NOFOLLOW | how, this.#punch)
+    return NodeDiskFile.open(path, O_RDWR | O_NOFOLLOW | how, this.#punch, this.#lanes)
   }
 
   async list(directory: string): Promise<string[]> {
     try {
-      return (await fs.readdir(await this.#path(directory))).sort()
+      const path = await this.#path(directory)
+      return (await this.#lanes.run(() => fs.readdir(path))).sort()
     } catch (error) {
       if (isMissing(error)) return []
       throw error
@@ -54,21 +57,23 @@ export class NodeDisk implements Disk {
     for (let depth = 1; depth <= parts.length; depth += 1) {
       const path = await this.#path(parts.slice(0, depth).join('/'))
       try {
-        await fs.mkdir(path, { mode: 0o700 })
+        await this.#lanes.run(() => fs.mkdir(path, { mode: 0o700 }))
       } catch (error) {
-        if (codeOf(error) !== 'EEXIST' || !(await fs.lstat(path)).isDirectory()) throw error
+        if (codeOf(error) !== 'EEXIST' || !(await this.#lstat(path)).isDirectory()) throw error
       }
     }
   }
 
   async rename(from: string, to: string): Promise<void> {
-    await fs.rename(await this.#path(from), await this.#path(to))
+    const [before, after] = [await this.#path(from), await this.#path(to)]
+    await this.#lanes.run(() => fs.rename(before, after))
   }
 
   async remove(name: string): Promise<void> {
     try {
       const path = await this.#path(name)
-      await ((await fs.lstat(path)).isDirectory() ? fs.rmdir(path) : fs.unlink(path))
+      const isDirectory = (await this.#lstat(path)).isDirectory()
+      await this.#lanes.run(() => (isDirectory ? fs.rmdir(path) : fs.unlink(path)))
     } catch (error) {
       if (!isMissing(error)) throw error
     }
@@ -76,17 +81,24 @@ export class NodeDisk implements Disk {
 
   async syncDirectory(directory: string): Promise<void> {
     const { O_RDONLY, O_DIRECTORY, O_NOFOLLOW } = constants
-    const handle = await fs.open(await this.#path(directory), O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
-    try {
-      await handle.sync()
-    } finally {
-      await handle.close()
-    }
+    const path = await this.#path(directory)
+    await this.#lanes.run(async () => {
+      const handle = await fs.open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+      try {
+        await handle.sync()
+      } finally {
+        await handle.close()
+      }
+    })
   }
 
   async space(): Promise<{ total: ByteLength; free: ByteLength }> {
-    const { blocks, bavail, bsize } = await fs.statfs(this.#root)
+    const { blocks, bavail, bsize } = await this.#lanes.run(() => fs.statfs(this.#root))
     return { total: byteLength(blocks * bsize), free: byteLength(bavail * bsize) }
+  }
+
+  async #lstat(path: string): Promise<Stats> {
+    return this.#lanes.run(() => fs.lstat(path))
   }
 
   /** The path of a name whose parents are real directories; the last part is its caller's to check. */
@@ -97,7 +109,7 @@ export class NodeDisk implements Disk {
     let path = this.#root
     for (const part of parts.slice(0, -1)) {
       path = join(path, part)
-      const stat = await fs.lstat(path)
+      const stat = await this.#lstat(path)
       if (stat.isSymbolicLink()) throw systemError('ELOOP', 'open', path)
     }
     return join(path, parts.at(-1)!)

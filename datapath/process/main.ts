@@ -20,6 +20,7 @@ import { nodeRandom } from '../../daemon/ports/node-random.ts'
 import { shutDownOnSignal } from '../../daemon/shutdown.ts'
 import { bootId } from '../../rpc/identifiers.ts'
 import { RpcServer, type RpcServerEvent } from '../../rpc/server.ts'
+import { endThoughDisksHang } from '../disk/disk-lanes.ts'
 import { type ServerEvent } from '../nbd-server/close-reason.ts'
 import { NbdServer } from '../nbd-server/nbd-server.ts'
 import { AttachmentFile } from './attachment-file.ts'
@@ -183,6 +184,7 @@ if (values.config === undefined || !/^[0-9]+$/.test(values.index ?? '')) {
 try {
   const config = await readConfig(values.config)
   const log = createLog('xosan-datapath', config.logLevel)
+  endThoughDisksHang()
   // A promise that nobody awaits may be a write that nobody followed: a new process knows how to begin anew.
   process.on('unhandledRejection', reason => leave(log, reason))
   process.on('uncaughtException', error => leave(log, error))

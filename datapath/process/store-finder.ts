@@ -33,6 +33,8 @@ export class StoreFinder {
   readonly #host: HostId
   #entries = new Map<SrId, StoreEntry>()
   readonly #found = new Map<SrId, Found>()
+  /** Looks under way. A disk that hangs keeps a thread for one of them, and not for everybody who asks. */
+  readonly #looking = new Map<SrId, Promise<Store>>()
 
   /** @param file `stores.json`, which xosand writes */
   constructor(file: string, host: HostId) {
@@ -55,6 +57,15 @@ export class StoreFinder {
 
   /** The store of an SR on this host. @throws XosanError STORE_MISSING when it is not there now */
   async store(sr: SrId): Promise<Store> {
+    let looking = this.#looking.get(sr)
+    if (looking === undefined) {
+      looking = this.#look(sr).finally(() => this.#looking.delete(sr))
+      this.#looking.set(sr, looking)
+    }
+    return looking
+  }
+
+  async #look(sr: SrId): Promise<Store> {
     const entry = this.#entries.get(sr)
     if (entry === undefined) {
       throw new XosanError('STORE_MISSING', { sr, path: this.#file, reason: 'the SR is not attached here' })
