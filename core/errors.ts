@@ -221,6 +221,11 @@ export const ERRORS = {
     next: 'Use that SR, or destroy it first.',
     retriable: false,
   },
+  AUTHORITY_ELSEWHERE: {
+    sentence: 'Host {host} does not hold the key of the authority, so it can let nobody in.',
+    next: 'Another host is asked: the one on which the SR was created holds it.',
+    retriable: false,
+  },
   CLOCKS_DIFFER: {
     sentence: 'The time of day on host {host} differs from this host\'s by {hours} hours.',
     next: 'Set the clocks of both hosts (certificates end at a time of day), and try again.',

@@ -166,6 +166,12 @@ export class Stores implements LocalStores {
     return spaceOf(entry.directory)
   }
 
+  async idAt(sr: SrId, path: string | null): Promise<StoreId | null> {
+    const directory = join(path ?? this.#options.defaultPath, 'xosan', sr, this.#options.host)
+    const found = await readIdentity(directory)
+    return found === null || found.sr !== sr || found.host !== this.#options.host ? null : found.store
+  }
+
   /** Whether there are replicas of an SR here; a store that cannot be looked into may hold some. */
   async holdsData(sr: SrId): Promise<boolean> {
     const entry = (await this.#read()).stores.find(candidate => candidate.sr === sr)

@@ -96,6 +96,11 @@ export const controlApi = {
       witness: z.boolean(),
     }),
   },
+  /** Makes what another host, which is root's as well, needs to join: good once, for minutes. */
+  'cluster.invite': {
+    params: z.object({ host: hostId, address: z.union([z.ipv4(), z.ipv6()]) }),
+    result: z.object({ ticket: z.string().max(8192), etcdMembers: z.array(etcdMember).max(16) }),
+  },
   /** Joins a cluster. Ends when the host can be spoken to; done already, it does nothing. */
   'cluster.join': {
     params: z.object({ ticket: z.string().max(8192), etcdMembers: z.array(etcdMember).max(16) }),

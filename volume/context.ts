@@ -96,6 +96,8 @@ export interface LocalStores {
    * @throws XosanError STORE_MISSING when its id is not found
    */
   ensure(record: StoreRecord, sr: SrId): Promise<void>
+  /** The id of the store of an SR that lies below a directory (null: the default one); null when there is none. */
+  idAt(sr: SrId, path: string | null): Promise<StoreId | null>
   space(sr: SrId, store: StoreId): Promise<{ readonly total: number; readonly free: number }>
 }
 
@@ -113,6 +115,11 @@ export interface ClusterFormation {
    * @throws XosanError HOST_IN_ANOTHER_SR, VERSION_DIFFERENT, CLOCKS_DIFFER, PEER_UNREACHABLE; nothing is left then
    */
   form(sr: SrId, deadline: Deadline): Promise<{ undo(): Promise<void>; complete(): Promise<void> } | null>
+  /**
+   * Makes this host, which is in no cluster, a member of that of an SR.
+   * @throws XosanError SR_NOT_FOUND when no host of the pool that answers is in it
+   */
+  joinExisting(sr: SrId, deadline: Deadline): Promise<void>
   /** Ends the cluster of an SR that is no more. Every host starts anew for that. */
   dissolve(sr: SrId): Promise<void>
 }

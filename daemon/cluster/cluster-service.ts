@@ -9,7 +9,7 @@
  * `cluster.json` is the first thing to be written and the last to be removed. A host that is found forming or joining
  * when it starts was killed on the way, and leaves.
  */
-import { randomBytes, randomUUID } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import { hostKey, HOSTS_PREFIX, memberKey, MEMBERS_PREFIX } from '../../cluster/keys.ts'
 import { type HostRecord, parseMemberRecord, serialiseMemberRecord } from '../../cluster/records.ts'
 import { transactUntilKnown } from '../../cluster/update.ts'
@@ -17,15 +17,13 @@ import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
 import { type Clock, pause } from '../../core/ports/clock.ts'
 import { type Random } from '../../core/ports/random.ts'
 import { type HostId, millis, type SrId } from '../../core/units.ts'
-import { type ControlParams } from '../../rpc/control-api.ts'
+import { type ControlParams, type ControlResult } from '../../rpc/control-api.ts'
 import { createAuthority, createHostKey } from '../../trust/authority.ts'
 import { CertificateAuthority } from '../../trust/certificate-authority.ts'
 import { fingerprintOf } from '../../trust/certificate.ts'
 import { enrol } from '../../trust/enrol.ts'
-import { Enrolment } from '../../trust/enrolment.ts'
-import { createEnrolmentServer } from '../../trust/enrolment-server.ts'
 import { type Member } from '../../trust/members.ts'
-import { parseTicket, ticketText } from '../../trust/ticket.ts'
+import { parseTicket } from '../../trust/ticket.ts'
 import { TrustDirectory } from '../../trust/trust-directory.ts'
 import { type ClusterFormation } from '../../volume/context.ts'
 import { Deadline } from '../../volume/deadline.ts'
@@ -39,6 +37,7 @@ import {
   trustPath,
   writeClusterFile,
 } from './cluster-file.ts'
+import { EnrolmentDesk } from './enrolment-desk.ts'
 import { type HostCluster } from './host-cluster.ts'
 import { type Pool, type PoolHost } from './pool.ts'
 
@@ -82,10 +81,13 @@ export class ClusterService implements ClusterFormation {
   readonly #options: ClusterServiceOptions
   /** Hosts that are being let in, or were and are not on this host's list of members yet. */
   readonly #joining = new Map<HostId, 'invited' | 'admitted'>()
+  readonly #desk: EnrolmentDesk
   readonly #queue = new KeyedQueue<'cluster' | 'file'>()
 
   constructor(options: ClusterServiceOptions) {
     this.#options = options
+    const { config, clock, log } = options
+    this.#desk = new EnrolmentDesk({ config, clock, log, admit: async member => this.#admit(member) })
     const { members } = options.cluster
     members.onChange(() => {
       for (const [host, state] of this.#joining) {
@@ -141,6 +143,7 @@ export class ClusterService implements ClusterFormation {
     const file = await this.#current()
     if (file === null) return
     if (file.sr !== sr) throw this.#inAnother(config.host.name, file.sr)
+    // Not in turn with joining, which may be waiting for something that will not come any more.
     await this.#change(current => ({ ...current, phase: 'leaving' }))
     log.info('this host leaves its cluster', { sr })
     await reloadDatapaths().catch((error: unknown) =>
@@ -196,8 +199,8 @@ export class ClusterService implements ClusterFormation {
       await this.leave(sr)
     }
     try {
-      const file = await this.#begin(sr, deadline)
-      await this.#inviteAll(others, file, deadline)
+      await this.#begin(sr, deadline)
+      await this.#inviteAll(others, deadline)
       await this.#enter()
       return { undo, complete: async () => member?.untilComplete(deadline.remainingMs()) }
     } catch (error) {
@@ -242,7 +245,7 @@ export class ClusterService implements ClusterFormation {
   }
 
   /** Makes what the first host has alone: the authority, its own keys, the coordinator, the first record. */
-  async #begin(sr: SrId, deadline: Deadline): Promise<ClusterFile> {
+  async #begin(sr: SrId, deadline: Deadline): Promise<void> {
     const { config, cluster, member } = this.#options
     const { host, ports, stateDirectory } = config
     const scope = { sr, generation: FIRST_GENERATION }
@@ -276,7 +279,6 @@ export class ClusterService implements ClusterFormation {
     await member?.startAlone(file, deadline.remainingMs())
     await this.#recordAlone(self, deadline)
     await cluster.enter(file)
-    return file
   }
 
   /** A coordinator that is a file may have served a cluster before; those hosts are nobody here. */
@@ -299,52 +301,65 @@ export class ClusterService implements ClusterFormation {
     )
   }
 
-  /** Lets hosts in, all at the same time. Tickets are taken at a port that is open for no longer than that. */
-  async #inviteAll(hosts: readonly PoolHost[], file: ClusterFile, deadline: Deadline): Promise<void> {
-    if (hosts.length === 0) return
-    const { config, cluster, pool, clock, log } = this.#options
-    const directory = await TrustDirectory.open(trustPath(config.stateDirectory))
-    const authority = await directory.authority()
-    if (authority === null || cluster.credentials === null) {
-      throw new XosanError('TRUST_FILE_UNSAFE', {
-        path: directory.path,
-        reason: 'there is no authority in it',
-      })
-    }
-    const enrolment = new Enrolment({ clock, randomBytes })
-    const server = createEnrolmentServer({
-      authority,
-      credentials: cluster.credentials,
-      enrolment,
-      admit: async member => this.#admit(member, deadline),
-      clock,
-      log: event => log.warn('a host that would join was refused', { ...event }),
-    })
-    const port = await server.listen(config.host.address, config.ports.enrolment)
-    const holder = { host: config.host.uuid, address: config.host.address, port }
-    const etcdMembers = file.coordinator.kind === 'etcd' ? [...file.coordinator.members] : []
+  /** Lets hosts in, all at the same time. */
+  async #inviteAll(hosts: readonly PoolHost[], deadline: Deadline): Promise<void> {
+    const { pool, log } = this.#options
     try {
       await Promise.all(
         hosts.map(async ({ uuid, name, address }) => {
-          this.#joining.set(uuid, 'invited')
-          const { id, secret } = enrolment.invite({ host: uuid, addresses: [address] })
-          const { sr, generation } = file
-          const authorityPem = authority.certificatePem
-          const ticket = ticketText({ sr, generation, host: uuid, holder, authorityPem, id, secret })
-          await pool.call(uuid, 'cluster.join', { ticket, etcdMembers }, deadline.remainingMs(JOIN_MS))
+          const invitation = await this.invite(uuid, address)
+          await pool.call(uuid, 'cluster.join', invitation, deadline.remainingMs(JOIN_MS))
           log.info('a host has joined', { host: name })
         })
       )
     } finally {
-      await server.close()
+      await this.#desk.close()
       // What was issued and not used is revoked from here on.
       for (const { uuid } of hosts) if (this.#joining.get(uuid) === 'invited') this.#joining.delete(uuid)
     }
   }
 
+  /**
+   * Makes what another host needs to join.
+   * @param address IP address of that host
+   * @throws XosanError NOT_IN_CLUSTER, AUTHORITY_ELSEWHERE
+   */
+  async invite(host: HostId, address: string): Promise<ControlResult<'cluster.invite'>> {
+    const { config, log } = this.#options
+    const file = await this.#current()
+    if (file === null) throw new XosanError('NOT_IN_CLUSTER', {})
+    const directory = await TrustDirectory.open(trustPath(config.stateDirectory))
+    const ticket = await this.#desk.ticket(directory, host, address)
+    this.#joining.set(host, 'invited')
+    log.info('a host may join', { host, address })
+    const { coordinator } = file
+    return { ticket, etcdMembers: coordinator.kind === 'etcd' ? [...coordinator.members] : [] }
+  }
+
+  async joinExisting(sr: SrId, deadline: Deadline): Promise<void> {
+    const { config, pool } = this.#options
+    const { uuid, address } = config.host
+    let reason: unknown = new XosanError('SR_NOT_FOUND', { sr })
+    for (const host of await pool.hosts()) {
+      if (host.uuid === uuid) continue
+      try {
+        const checked = await pool.call(host.uuid, 'cluster.check', {}, deadline.remainingMs(CHECK_MS))
+        if (checked.sr !== sr) continue
+        const asked = { host: uuid, address }
+        const invitation = await pool.call(host.uuid, 'cluster.invite', asked, deadline.remainingMs(CHECK_MS))
+        await this.join(invitation)
+        return
+      } catch (error) {
+        reason = error
+      }
+    }
+    throw reason
+  }
+
   /** Puts a host on the list of members. @returns the list */
-  async #admit(member: Member, deadline: Deadline): Promise<readonly Member[]> {
+  async #admit(member: Member): Promise<readonly Member[]> {
     const { cluster, clock, random } = this.#options
+    const deadline = new Deadline(clock, 'letting a host in', JOIN_MS)
     const { coordinator } = cluster
     const key = memberKey(member.host)
     const value = serialiseMemberRecord(key, { version: 1, ...member })
@@ -393,7 +408,11 @@ export class ClusterService implements ClusterFormation {
   /** From here on this host is a member, also after a start. */
   async #enter(): Promise<void> {
     const { cluster, reloadDatapaths } = this.#options
-    const file = await this.#change(current => ({ ...current, phase: 'joined' }))
+    const file = await this.#change(current => {
+      // Told to leave while it was joining: that is the later word.
+      if (current.phase === 'leaving') throw new XosanError('NOT_IN_CLUSTER', {})
+      return { ...current, phase: 'joined' }
+    })
     if (file !== null) await cluster.enter(file)
     await reloadDatapaths()
   }

@@ -15,7 +15,7 @@ export interface PoolHost {
 }
 
 /** What a host can be asked by whoever is root on it, before the hosts know each other. */
-export type PoolMethod = 'cluster.check' | 'cluster.join' | 'cluster.leave'
+export type PoolMethod = 'cluster.check' | 'cluster.invite' | 'cluster.join' | 'cluster.leave'
 
 /** Who is in the pool, and a way to its hosts that does not need a cluster. */
 export interface Pool {

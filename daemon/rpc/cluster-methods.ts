@@ -7,7 +7,8 @@ import { type ClusterService } from '../cluster/cluster-service.ts'
 import { type HostCluster } from '../cluster/host-cluster.ts'
 import { type ControlMethods } from './control-methods.ts'
 
-type ClusterMethod = 'cluster.check' | 'cluster.join' | 'cluster.leave' | 'host.remove' | 'trust.export'
+type ClusterMethod =
+  'cluster.check' | 'cluster.invite' | 'cluster.join' | 'cluster.leave' | 'host.remove' | 'trust.export'
 
 /** What can be asked about the cluster that this host is in, or could be in. */
 export function clusterMethods({
@@ -21,6 +22,7 @@ export function clusterMethods({
 }): Pick<ControlMethods, ClusterMethod> {
   return {
     'cluster.check': async () => service.check(),
+    'cluster.invite': async ({ host, address }) => service.invite(host, address),
     'cluster.join': async params => {
       await service.join(params)
       return null

@@ -9,6 +9,7 @@ import { configuration, defineCall, sr, text, type SmapiCall } from '../call.ts'
 import { catchUp, settle, type VolumeContext } from '../context.ts'
 import { type Deadline } from '../deadline.ts'
 import { smapiVolume } from '../volumes/smapi-volume.ts'
+import { addStore } from './add-store.ts'
 import { srCreate } from './create.ts'
 import { deviceConfigOf } from './device-config.ts'
 import { removeSr } from './remove.ts'
@@ -20,7 +21,7 @@ const SPACE_MS = 2000
 
 /** Works from the device_config alone, so that it also works at boot before xapi. */
 const attach = defineCall(
-  20_000,
+  60_000,
   { configuration },
   async (context, { configuration: deviceConfig }, deadline) => {
     const given = srId.safeParse(deviceConfig['sr_uuid'])
@@ -30,16 +31,12 @@ const attach = defineCall(
         reason: 'the device-config has none that is a UUID',
       })
     }
+    // A host that came to the pool after the SR was made.
+    if (!context.cluster.entered) await context.cluster.joinExisting(given.data, deadline)
     const record = await knownSr(context, given.data, deadline)
     const store = context.metadata.stores(record.sr).find(({ host }) => host === context.host)
-    if (store === undefined) {
-      throw new XosanError('STORE_MISSING', {
-        sr: record.sr,
-        path: record.configuration.path ?? context.defaultPath,
-        reason: 'this host has not joined the SR',
-      })
-    }
-    await deadline.race(context.stores.ensure(store, record.sr))
+    if (store === undefined) await addStore(context, record, deadline)
+    else await deadline.race(context.stores.ensure(store, record.sr))
     return record.sr
   }
 )
