@@ -183,7 +183,7 @@ export class MemberKeeper {
 
   /** Restarts this host's member, if it has one, when it is its turn: it reads new authorities only then. */
   async restartForCertificates(): Promise<void> {
-    const { clock, place } = this.#options
+    const { clock, place, log } = this.#options
     if (!this.#process.started || this.#admin === null) return
     await restartInTurn({
       self: place.host,
@@ -191,7 +191,10 @@ export class MemberKeeper {
       admin: this.#admin,
       othersDecide: async () => this.#othersDecide(),
       serves: async () => this.#serves(),
-      restart: async () => this.#alone(() => this.#process.restart()),
+      restart: async () => {
+        log('etcd: restarting the member on this host for new certificates')
+        await this.#alone(() => this.#process.restart())
+      },
       closed: () => this.#closed,
     })
   }

@@ -167,10 +167,10 @@ describe('hosts that look after their members of etcd', function () {
   })
 })
 
-/** When a host's member last ended, and when it was started again; in milliseconds. */
+/** When a host's member was last told to end, and when it was started again; in milliseconds. */
 function lastPauseOf(log: readonly string[]): readonly [ended: number, started: number] {
   const last = (what: RegExp): number => Number.parseInt(log.findLast(text => what.test(text)) ?? '', 10)
-  return [last(/etcd (was )?ended/), last(/etcd started/)]
+  return [last(/restarting/), last(/etcd started/)]
 }
 
 /** Plays so many of them at a time, in their order. */
