@@ -3,40 +3,63 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type HostControl } from '../../cli/lab/host-control.ts'
+import { type LabUpOptions } from '../../cli/lab/lab-options.ts'
 import { labDown, labHost, labUp } from '../../cli/lab/lab.ts'
 import { type PoolHost, type PoolSr, type PoolVolume, createSr, createVolume } from '../../cli/lab/pool.ts'
 import { programsDirectory } from '../../cli/lab/programs.ts'
 import { showVolume } from '../../cli/lab/volume-watch.ts'
 
+/** Datapath processes on each host. */
+export const DATAPATHS = 2
+
+/** What the lab is made of; by default hosts on the loopback that speak in clear. */
+export interface TestLabOptions extends Pick<LabUpOptions, 'netns' | 'coordinator' | 'tls' | 'witness'> {
+  /** Of each volume; by default two, where there are two hosts. */
+  readonly copies?: number
+}
+
 /** A lab with an SR, in a temporary directory. */
 export class TestLab {
   /** Holds the lab, the SR's disks, and whatever a test puts beside them. */
   readonly directory: string
+  /** Those with data. */
   readonly hosts: readonly PoolHost[]
+  readonly witness: PoolHost | null
   readonly sr: PoolSr
+  /** Whether its hosts have links, which can be cut. */
+  readonly netns: boolean
+  readonly coordinator: 'embedded' | 'etcd'
 
-  private constructor(directory: string, hosts: readonly PoolHost[], sr: PoolSr) {
+  private constructor(
+    directory: string,
+    hosts: readonly PoolHost[],
+    sr: PoolSr,
+    { netns = false, coordinator = 'embedded' }: TestLabOptions
+  ) {
     this.directory = directory
-    this.hosts = hosts
+    this.netns = netns
+    this.coordinator = coordinator
+    this.hosts = hosts.filter(({ witness }) => witness !== true)
+    this.witness = hosts.find(({ witness }) => witness === true) ?? null
     this.sr = sr
   }
 
   /** Starts the programs of dist/, as `npm run build` made them. */
-  static async start(hosts: number): Promise<TestLab> {
+  static async start(
+    hosts: number,
+    { copies = Math.min(2, hosts), ...options }: TestLabOptions = {}
+  ): Promise<TestLab> {
     const directory = await mkdtemp(join(tmpdir(), 'xosan-test-'))
     try {
       const lab = join(directory, 'lab')
       // Where the bundled programs are can be chosen so that a drill can go on while dist/ is being rebuilt.
       const programs = process.env['XOSAN_TEST_PROGRAMS'] ?? programsDirectory()
-      const report = await labUp(lab, { hosts, datapaths: 2, programs }, () => undefined)
+      const wanted = { ...options, hosts, datapaths: DATAPATHS, programs }
+      const report = await labUp(lab, wanted, () => undefined)
       const path = join(directory, 'disks')
       await mkdir(path, { mode: 0o700 })
-      const copies = String(Math.min(2, hosts))
-      return new TestLab(
-        directory,
-        report.hosts,
-        await createSr(report.hosts, randomUUID(), { path, copies })
-      )
+      const sr = await createSr(report.hosts, randomUUID(), { path, copies: String(copies) })
+      return new TestLab(directory, report.hosts, sr, options)
     } catch (error) {
       await labDown(join(directory, 'lab'), false, () => undefined).catch(() => undefined)
       await rm(directory, { recursive: true, force: true })
@@ -46,12 +69,16 @@ export class TestLab {
 
   /** @param keep leaves the data for a look at what went wrong */
   async dispose(keep = false): Promise<void> {
-    await labDown(join(this.directory, 'lab'), keep, () => undefined)
+    await labDown(this.labDirectory, keep, () => undefined)
     if (!keep) await rm(this.directory, { recursive: true, force: true })
   }
 
   control(host: PoolHost): Promise<HostControl> {
-    return labHost(join(this.directory, 'lab'), host.name)
+    return labHost(this.labDirectory, host.name)
+  }
+
+  get labDirectory(): string {
+    return join(this.directory, 'lab')
   }
 
   /** @param size in bytes */

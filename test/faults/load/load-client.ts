@@ -1,7 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
+import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { type ProcessHandle } from '../../../daemon/supervision/process-handle.ts'
 import { type LoadCommand, type LoadMessage, type LoadOptions, type LoadReport } from './load-protocol.ts'
+
+const POLL_MS = 50
 
 const PROGRAM = fileURLToPath(new URL('./load-generator.ts', import.meta.url))
 
@@ -36,16 +39,43 @@ export class Load {
   }
 
   /**
-   * Ends processes with SIGKILL at a moment when enough writes are in flight.
+   * Ends or stops processes at a moment when enough writes are in flight.
    *
    * @returns how many were
    */
-  async kill(processes: readonly ProcessHandle[], writesInFlightMin: number): Promise<number> {
-    this.#send({ kind: 'kill', processes, writesInFlightMin })
-    return (await this.#next('killed')).writesInFlight
+  async signal(
+    name: 'SIGKILL' | 'SIGSTOP',
+    processes: readonly ProcessHandle[],
+    writesInFlightMin: number
+  ): Promise<number> {
+    this.#send({ kind: 'signal', name, processes, writesInFlightMin })
+    return (await this.#next('signalled')).writesInFlight
   }
 
-  /** Measures stalls anew from here. */
+  /**
+   * Waits until so many more writes have been acknowledged.
+   *
+   * @returns how the load was then
+   * @throws Error when the load has ended, or it takes longer than a time in milliseconds
+   */
+  async progress(writes: number, deadlineMs: number): Promise<LoadReport> {
+    const end = performance.now() + deadlineMs
+    const from = (await this.report()).writesAcknowledged
+    for (;;) {
+      const report = await this.report()
+      if (report.writesAcknowledged >= from + writes) return report
+      if (report.connectionLost || report.errors.length > 0) {
+        throw new Error(`the load ended: ${report.errors[0] ?? 'connection lost'}`)
+      }
+      if (performance.now() >= end) {
+        const done = report.writesAcknowledged - from
+        throw new Error(`only ${done} writes were acknowledged within ${deadlineMs / 1000} s`)
+      }
+      await delay(POLL_MS)
+    }
+  }
+
+  /** Measures the longest waits anew from here. */
   mark(): void {
     this.#send({ kind: 'mark' })
   }

@@ -50,7 +50,7 @@ class LoadGenerator {
   /** Ranges and send times of writes in flight, by id. */
   readonly #writes = new Map<number, Range & { readonly sentAt: number }>()
   readonly #reads = new Set<{ readonly sentAt: number }>()
-  #kill: Extract<LoadCommand, { kind: 'kill' }> | null = null
+  #signal: Extract<LoadCommand, { kind: 'signal' }> | null = null
   /** False while the volume is only being checked. */
   #running = false
   #stopping = false
@@ -64,6 +64,8 @@ class LoadGenerator {
   #readsVerified = 0
   #bytesVerified = 0
   #longestStallMs = 0
+  #longestSilenceMs = 0
+  #answeredAt = performance.now()
   #connectionLost = false
   #inFlightAtLoss = 0
   readonly #errors: string[] = []
@@ -114,8 +116,8 @@ class LoadGenerator {
   }
 
   command(command: LoadCommand): void {
-    if (command.kind === 'kill') this.#kill = command
-    else if (command.kind === 'mark') this.#longestStallMs = 0
+    if (command.kind === 'signal') this.#signal = command
+    else if (command.kind === 'mark') this.#mark()
     else if (command.kind === 'stop') this.#stopping = true
     else send({ kind: 'report', report: this.report() })
     this.#schedule()
@@ -131,7 +133,13 @@ class LoadGenerator {
       writesOverlapping: this.#overlapping,
       readsVerified: this.#readsVerified,
       bytesVerified: this.#bytesVerified,
+      writesInFlight: this.#writes.size,
       longestStallMs: Math.round(Math.max(this.#longestStallMs, ...waiting)),
+      longestSilenceMs: Math.round(
+        waiting.length === 0
+          ? this.#longestSilenceMs
+          : Math.max(this.#longestSilenceMs, now - this.#answeredAt)
+      ),
       connectionLost: this.#connectionLost,
       writesInFlightAtLoss: this.#inFlightAtLoss,
       errors: this.#errors,
@@ -152,10 +160,10 @@ class LoadGenerator {
 
   #turn(): void {
     // Before anything new is sent: all writes in flight now have been handed to the kernel in an earlier turn.
-    if (this.#kill !== null && this.#writes.size >= this.#kill.writesInFlightMin) {
-      for (const handle of this.#kill.processes) signal(handle, 'SIGKILL')
-      this.#kill = null
-      send({ kind: 'killed', writesInFlight: this.#writes.size })
+    if (this.#signal !== null && this.#writes.size >= this.#signal.writesInFlightMin) {
+      for (const handle of this.#signal.processes) signal(handle, this.#signal.name)
+      this.#signal = null
+      send({ kind: 'signalled', writesInFlight: this.#writes.size })
     }
     const idle = this.#writes.size === 0 && this.#reads.size === 0
     if (this.#connectionLost || this.#errors.length > 0 || (this.#stopping && idle)) {
@@ -247,8 +255,17 @@ class LoadGenerator {
     this.#schedule()
   }
 
+  #mark(): void {
+    this.#longestStallMs = 0
+    this.#longestSilenceMs = 0
+    this.#answeredAt = performance.now()
+  }
+
   #answered(sentAt: number): void {
-    this.#longestStallMs = Math.max(this.#longestStallMs, performance.now() - sentAt)
+    const now = performance.now()
+    this.#longestStallMs = Math.max(this.#longestStallMs, now - sentAt)
+    this.#longestSilenceMs = Math.max(this.#longestSilenceMs, now - this.#answeredAt)
+    this.#answeredAt = now
   }
 
   /** An error answer is a fault of the volume; a lost connection may be what the driver intends. */

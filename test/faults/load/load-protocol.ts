@@ -20,13 +20,14 @@ export interface LoadOptions {
 }
 
 export type LoadCommand =
-  /** Send SIGKILL to these as soon as enough writes are in flight. */
+  /** Signal these as soon as enough writes are in flight. */
   | {
-      readonly kind: 'kill'
+      readonly kind: 'signal'
+      readonly name: 'SIGKILL' | 'SIGSTOP'
       readonly processes: readonly ProcessHandle[]
       readonly writesInFlightMin: number
     }
-  /** Forget the longest stall so far. */
+  /** Forget the longest waits so far. */
   | { readonly kind: 'mark' }
   | { readonly kind: 'report' }
   | { readonly kind: 'stop' }
@@ -40,8 +41,11 @@ export interface LoadReport {
   readonly writesOverlapping: number
   readonly readsVerified: number
   readonly bytesVerified: number
+  readonly writesInFlight: number
   /** Longest time that a request has waited for its answer since the last mark, also one that still waits. */
   readonly longestStallMs: number
+  /** Longest time since the last mark in which nothing at all was answered. */
+  readonly longestSilenceMs: number
   readonly connectionLost: boolean
   /** Writes that were in flight when the connection was lost. */
   readonly writesInFlightAtLoss: number
@@ -55,7 +59,7 @@ export interface LoadReport {
 export type LoadMessage =
   /** The volume agrees with the journal (or not: see the report), and the load begins. */
   | { readonly kind: 'started'; readonly report: LoadReport }
-  | { readonly kind: 'killed'; readonly writesInFlight: number }
+  | { readonly kind: 'signalled'; readonly writesInFlight: number }
   | { readonly kind: 'report'; readonly report: LoadReport }
   /** The load has ended, by order or because the connection was lost. */
   | { readonly kind: 'ended'; readonly report: LoadReport }

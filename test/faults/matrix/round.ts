@@ -15,6 +15,7 @@ import { replicaFiles, waitUntilInSync } from '../../../cli/lab/volume-watch.ts'
 import { datapathIndexOf } from '../../../core/placement/datapath-index.ts'
 import { type VolumeKey } from '../../../core/units.ts'
 import { type TestLab } from '../../support/test-lab.ts'
+import { faultsOf } from '../load/judge.ts'
 import { Load } from '../load/load-client.ts'
 import { type LoadReport } from '../load/load-protocol.ts'
 import { type KillKind, processesOf } from './kill-kinds.ts'
@@ -80,10 +81,10 @@ export class Matrix {
     const control = await this.#lab.control(target)
     this.#flushEvery = number % 2 === 0 ? 0 : 64
     const load = await this.#startLoad(faults)
-    await this.#progress(load, WRITES_BETWEEN)
+    await load.progress(WRITES_BETWEEN, PROGRESS_DEADLINE_MS)
     const victims = await processesOf(kind.part, control, datapathIndexOf(this.#volume.key as VolumeKey, 2))
     load.mark()
-    const writesInFlight = await load.kill(victims, WRITES_IN_FLIGHT_MIN)
+    const writesInFlight = await load.signal('SIGKILL', victims, WRITES_IN_FLIGHT_MIN)
     const killedAt = performance.now()
     let before: LoadReport | null = null
     let takeoverMs: number | null = null
@@ -91,18 +92,18 @@ export class Matrix {
     if (kind.guestSees === 'gone') {
       before = await load.ended()
       if (!before.connectionLost) faults.push('the connection was not lost')
-      judge(before, faults)
+      faults.push(...faultsOf(before))
       const next = number % 2 === 0 ? roles.secondary : roles.bystander
       running = await this.#openElsewhere(kind, target, next, faults)
       takeoverMs = Math.round(performance.now() - killedAt)
     }
-    await this.#progress(running, WRITES_BETWEEN)
+    await running.progress(WRITES_BETWEEN, PROGRESS_DEADLINE_MS)
     await control.start()
     await waitUntilInSync(this.#primary, this.#volume, IN_SYNC_DEADLINE_MS)
-    await this.#progress(running, WRITES_BETWEEN)
+    await running.progress(WRITES_BETWEEN, PROGRESS_DEADLINE_MS)
     const after = await running.stop()
     this.#load = null
-    judge(after, faults)
+    faults.push(...faultsOf(after))
     if (after.connectionLost) faults.push('the connection was lost')
     const comparison = await this.#compare(kind)
     if (comparison.firstDifference !== null) {
@@ -138,7 +139,7 @@ export class Matrix {
   async finish(): Promise<readonly string[]> {
     const faults: string[] = []
     const load = this.#newLoad(true)
-    judge(await load.ended(), faults)
+    faults.push(...faultsOf(await load.ended()))
     this.#load = null
     await closeVolume(this.#primary, this.#volume)
     await destroyVolume(this.#primary, this.#volume)
@@ -165,7 +166,7 @@ export class Matrix {
 
   async #startLoad(faults: string[]): Promise<Load> {
     const load = this.#newLoad(false)
-    judge(await load.started(), faults)
+    faults.push(...faultsOf(await load.started()))
     return load
   }
 
@@ -177,24 +178,6 @@ export class Matrix {
     return await this.#startLoad(faults)
   }
 
-  /** Waits until so many more writes have been acknowledged, or the load has ended. */
-  async #progress(load: Load, writes: number): Promise<void> {
-    const end = performance.now() + PROGRESS_DEADLINE_MS
-    const from = (await load.report()).writesAcknowledged
-    for (;;) {
-      const report = await load.report()
-      if (report.writesAcknowledged >= from + writes) return
-      if (report.connectionLost || report.errors.length > 0) {
-        throw new Error(`the load ended: ${report.errors[0] ?? 'connection lost'}`)
-      }
-      if (performance.now() >= end) {
-        const done = report.writesAcknowledged - from
-        throw new Error(`only ${done} writes were acknowledged within ${PROGRESS_DEADLINE_MS / 1000} s`)
-      }
-      await delay(POLL_MS)
-    }
-  }
-
   async #compare(kind: KillKind): Promise<Comparison> {
     const end = performance.now() + EQUAL_DEADLINE_MS
     for (;;) {
@@ -203,16 +186,6 @@ export class Matrix {
       if (comparison.firstDifference === null || !mayWait) return comparison
       await delay(POLL_MS)
     }
-  }
-}
-
-function judge(report: LoadReport, faults: string[]): void {
-  for (const error of report.errors) faults.push(`error at the client: ${error}`)
-  for (const { sector, found, allowed } of report.mismatches) {
-    faults.push(`sector ${sector} holds write ${found}, allowed are ${allowed.join(', ')}`)
-  }
-  if (report.mismatchCount > report.mismatches.length) {
-    faults.push(`${report.mismatchCount} sectors in all do not match`)
   }
 }
 

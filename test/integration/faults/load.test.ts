@@ -130,7 +130,7 @@ describe('the load of the kill matrix', function () {
     })
     await once(victim, 'message')
     const exit = once(victim, 'exit')
-    const inFlight = await load.kill([handleOf(victim.pid!)!], 16)
+    const inFlight = await load.signal('SIGKILL', [handleOf(victim.pid!)!], 16)
     assert.ok(inFlight >= 16 && inFlight <= 32, `${inFlight} in flight`)
     assert.equal((await exit)[1], 'SIGKILL')
   })
