@@ -22,12 +22,14 @@ import { peerApi, type PeerMethod } from '../rpc/peer-api.ts'
 import { RpcServer, type RpcServerEvent } from '../rpc/server.ts'
 import { type Json } from '../rpc/wire.ts'
 import { TrustDirectory } from '../trust/trust-directory.ts'
-import { type VolumeContext } from '../volume/context.ts'
+import { type Caller } from '../trust/caller.ts'
+import { type HostAgent, type VolumeContext } from '../volume/context.ts'
 import { Deadline } from '../volume/deadline.ts'
 import { KeyedQueue } from '../volume/keyed-queue.ts'
 import { Operations } from '../volume/operations.ts'
 import { References } from '../volume/references.ts'
 import { ClusterService } from './cluster/cluster-service.ts'
+import { CertificateRenewal } from './cluster/certificate-renewal.ts'
 import { trustPath } from './cluster/cluster-file.ts'
 import { EtcdPart } from './cluster/etcd-part.ts'
 import { finishLeaving } from './cluster/finish-leaving.ts'
@@ -109,6 +111,22 @@ async function main(config: Config, log: Log): Promise<void> {
   })
   const operations = new Operations(host.uuid, random)
   const references = new References(join(runDirectory, 'references.json'), boot)
+  const renewal = new CertificateRenewal({
+    config,
+    cluster,
+    coordinator,
+    clock,
+    random,
+    log,
+    holder: () => {
+      const sr = cluster.file === null ? null : metadata.sr(cluster.file.sr)
+      return sr === null ? null : agent(sr.createdBy)
+    },
+    reload: async () => {
+      await cluster.reload()
+      await datapaths.reload('cluster.reload')
+    },
+  })
   const peers = peerMethods({
     host: host.uuid,
     version: packageJson.version,
@@ -116,19 +134,20 @@ async function main(config: Config, log: Log): Promise<void> {
     datapaths,
     operations,
     references,
+    renewal,
     carryOutTombstones: async () => {
       // The volumes may have been destroyed a moment ago, on another host.
       await metadata.synchronise(timing.coordinatorCallMs)
       await janitor.carryOutTombstones(Number.POSITIVE_INFINITY)
     },
   })
-  const localHost = new LocalHost(peers, datapaths)
+  const localHost = new LocalHost(host.uuid, peers, datapaths)
   const remoteHosts = new RemoteHosts({
     clock,
     records: () => metadata.hosts(),
     dialer: id => cluster.dialer(id),
   })
-  const agent = (id: HostId) => (id === host.uuid ? localHost : remoteHosts.agent(id))
+  const agent = (id: HostId): HostAgent => (id === host.uuid ? localHost : remoteHosts.agent(id))
   const usage = new MeasuredUsage({ host: host.uuid, clock, agent })
   const etcdPart =
     config.coordinator.kind === 'etcd'
@@ -196,6 +215,7 @@ async function main(config: Config, log: Log): Promise<void> {
       .problems('')
       .map(({ key, reason }) => `The record ${key} cannot be read: ${reason}.`),
     ...janitor.warnings,
+    ...renewal.warnings,
   ]
   const control = new RpcServer({ log: logEvent(log, 'control') })
   const handlers = controlMethods({
@@ -236,6 +256,7 @@ async function main(config: Config, log: Log): Promise<void> {
     }
     await register(config, coordinator, { clock, log })
     janitor.start()
+    await renewal.begin()
     if (transport === null) await peer.listenTcp(host.address, config.ports.peer)
     else await peer.listenTls(host.address, config.ports.peer, transport)
     log.info('open to other hosts', { address: host.address, tls: transport !== null })
@@ -246,6 +267,7 @@ async function main(config: Config, log: Log): Promise<void> {
   shutDownOnSignal(log, async () => {
     await Promise.all([control.close(), peer.close()])
     await janitor.close()
+    renewal.close()
     revocation?.close()
     await etcdPart?.close()
     await follower.close()
@@ -261,9 +283,9 @@ function serve(
   server: RpcServer,
   name: string,
   schema: z.ZodType,
-  handler: (params: never) => Promise<unknown>
+  handler: (params: never, caller: Caller) => Promise<unknown>
 ): void {
-  server.register(name, schema, async params => (await handler(params as never)) as Json)
+  server.register(name, schema, async (params, caller) => (await handler(params as never, caller)) as Json)
 }
 
 const logEvent =

@@ -1,5 +1,6 @@
 /** What xosand answers to xosand on other hosts. */
 import { z } from 'zod'
+import { renewalApi } from '../trust/renewal-api.ts'
 import { datapathApi } from './datapath-api.ts'
 import { bytes, hostId, srId, storeId, volumeKey } from './identifiers.ts'
 
@@ -9,6 +10,7 @@ const path = z.string().startsWith('/').max(4096).nullable()
 
 /** Method name -> schemas of its parameters and its result. All are idempotent. */
 export const peerApi = {
+  ...renewalApi,
   'host.ping': { params: z.object({}), result: z.object({ host: hostId, version: z.string() }) },
   /** Checks that stores can be made in a directory. */
   'host.checkPath': { params: z.object({ path }), result: z.object({ path: z.string(), ...space }) },

@@ -1,16 +1,21 @@
 import { type z } from 'zod'
 import { type HostId } from '../../core/units.ts'
 import { type peerApi, type PeerMethod, type PeerParams, type PeerResult } from '../../rpc/peer-api.ts'
+import { type Caller } from '../../trust/caller.ts'
 import { type Operations } from '../../volume/operations.ts'
 import { type References } from '../../volume/references.ts'
 import { type HostAgent, type ReplicaMethod } from '../../volume/context.ts'
 import { type DatapathParams, type DatapathResult } from '../../rpc/datapath-api.ts'
+import { type CertificateRenewal } from '../cluster/certificate-renewal.ts'
 import { type Datapaths } from '../datapaths.ts'
 import { type Stores } from '../stores.ts'
 
 /** What this host does for the others' xosand, and for its own. */
 export type PeerMethods = {
-  readonly [M in PeerMethod]: (params: z.output<(typeof peerApi)[M]['params']>) => Promise<PeerResult<M>>
+  readonly [M in PeerMethod]: (
+    params: z.output<(typeof peerApi)[M]['params']>,
+    caller: Caller
+  ) => Promise<PeerResult<M>>
 }
 
 interface PeerOptions {
@@ -20,6 +25,7 @@ interface PeerOptions {
   readonly datapaths: Datapaths
   readonly operations: Operations
   readonly references: References
+  readonly renewal: CertificateRenewal
   /** Deletes the replicas that tombstones name, before a store is removed. */
   readonly carryOutTombstones: () => Promise<void>
 }
@@ -28,7 +34,7 @@ interface PeerOptions {
 const RESYNC_MS = 10_000
 
 export function peerMethods(options: PeerOptions): PeerMethods {
-  const { host, version, stores, datapaths, operations, references, carryOutTombstones } = options
+  const { host, version, stores, datapaths, operations, references, renewal, carryOutTombstones } = options
   return {
     'host.ping': async () => ({ host, version }),
     'host.checkPath': async ({ path }) => stores.checkPath(path),
@@ -44,23 +50,27 @@ export function peerMethods(options: PeerOptions): PeerMethods {
     'host.volumes': async () => ({
       volumes: (await datapaths.status()).flatMap(({ status }) => status?.volumes ?? []),
     }),
+    'trust.renew': async (params, caller) => renewal.renew(params, caller),
+    'trust.retire': async (params, caller) => renewal.retire(params, caller),
     'host.resync': async ({ sr, volume }) => datapaths.call('volume.resync', { sr, volume }, RESYNC_MS),
   }
 }
 
 /** This host, asked in the same words as any other, without a connection. */
 export class LocalHost implements HostAgent {
+  readonly #host: HostId
   readonly #methods: PeerMethods
   readonly #datapaths: Datapaths
 
-  constructor(methods: PeerMethods, datapaths: Datapaths) {
+  constructor(host: HostId, methods: PeerMethods, datapaths: Datapaths) {
+    this.#host = host
     this.#methods = methods
     this.#datapaths = datapaths
   }
 
   async peer<M extends PeerMethod>(method: M, params: PeerParams<M>): Promise<PeerResult<M>> {
     // Parameters of this process need no parsing; the schema's input type only lacks the brands.
-    return this.#methods[method](params as never)
+    return this.#methods[method](params as never, { host: this.#host })
   }
 
   async replica<M extends ReplicaMethod>(
