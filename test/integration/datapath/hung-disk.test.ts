@@ -22,6 +22,8 @@ import {
 } from '../../support/datapath-pool.ts'
 import { hasProgram, runProgram } from '../../support/run-program.ts'
 
+/** The program that serves it, of the Debian package of the same name. */
+const FILE_SYSTEM = 'bindfs'
 const MIB = 1024 * 1024
 const SIZE = 16 * MIB
 /** How long a request may take here, instead of the shipped 15 s. */
@@ -34,7 +36,7 @@ const STOP_MS = 12_000
 
 /** Why this cannot run here; null when it can. */
 function obstacle(): string | null {
-  if (!hasProgram('bindfs')) return 'bindfs is not installed'
+  if (!hasProgram(FILE_SYSTEM)) return `${FILE_SYSTEM} is not installed`
   if (!existsSync('/dev/fuse') || process.getuid?.() !== 0) return 'FUSE needs /dev/fuse and root'
   return null
 }
@@ -55,7 +57,7 @@ class StoppableStore {
     await mkdir(mount)
     const { dev } = await stat(mount)
     const words = ['-f', '--no-allow-other', host.storeDirectory, mount]
-    const store = new StoppableStore(mount, spawn('bindfs', words, { stdio: 'ignore' }))
+    const store = new StoppableStore(mount, spawn(FILE_SYSTEM, words, { stdio: 'ignore' }))
     const end = performance.now() + PATIENCE_MS
     while ((await stat(mount)).dev === dev) {
       assert.ok(performance.now() < end, 'the file system is mounted')

@@ -50,7 +50,7 @@ describe('a turn that is waited for within limits', () => {
       let ran = 0
       for (let i = 0; i < 100; i++) {
         const { now } = world
-        const given = turn.run('something', async () => Promise.resolve(void ran++), PATIENCE_MS)
+        const given = turn.run('something', async () => Promise.resolve(++ran), PATIENCE_MS)
         if (i % 50 === 0) {
           await assert.rejects(given, {
             code: 'REPLICA_BUSY',
@@ -80,6 +80,7 @@ describe('a turn that is waited for within limits', () => {
         PATIENCE_MS
       )
       await assert.rejects(slow, { code: 'REPLICA_BUSY' })
-      await turn.run('the next', async () => Promise.resolve(assert.equal(ended, true)))
+      const seen = await turn.run('the next', async () => Promise.resolve(ended))
+      assert.equal(seen, true)
     }))
 })
