@@ -268,6 +268,23 @@ function theLab(this: Mocha.Suite): void {
       await h2.hears('hello')
     })
 
+    it('gives a witness a link like the others', async () => {
+      const wanted = { hosts: 1, datapaths: 1, programs: stubs, netns: true, bare: true, witness: true }
+      report = await labUp(directory, wanted, quiet)
+      assert.deepEqual(
+        (await labLinks(directory)).map(({ host, state }) => [host, state]),
+        [
+          ['h1', 'up'],
+          ['w1', 'up'],
+        ]
+      )
+      const [h1, w1] = [await probe('h1'), await probe('w1')]
+      h1.do({ do: 'write', to: w1.address, text: 'hello' })
+      await w1.hears('hello')
+      await labCut(directory, 'w1')
+      assert.deepEqual([(await link('h1')).state, (await link('w1')).state], ['up', 'cut'])
+    })
+
     it('does not touch the network of another lab', async () => {
       const other = join(parent, 'other')
       await upBare(directory)
