@@ -35,6 +35,12 @@ function log(text: string): void {
   process.stderr.write(`${new Date().toISOString()} ${text}\n`)
 }
 
+/**
+ * Threads for file calls of a datapath process, which cannot choose for itself. A disk that hangs keeps a third of them
+ * (datapath/disk/disk-lanes.ts); with Node's four, one would be left for all others.
+ */
+const DATAPATH_THREADS = '24'
+
 function commandOf(name: string, lab: Lab, paths: HostPaths): ProgramCommand {
   const index = name.startsWith('datapath-') ? ['--index', name.slice('datapath-'.length)] : []
   const program = name === 'xosand' ? 'xosand.js' : 'xosan-datapath.js'
@@ -43,6 +49,7 @@ function commandOf(name: string, lab: Lab, paths: HostPaths): ProgramCommand {
     program: process.execPath,
     arguments: [join(lab.programs, program), '--config', paths.config, ...index],
     logFile: join(paths.log, `${name}.log`),
+    ...(name === 'xosand' ? {} : { environment: { ...process.env, UV_THREADPOOL_SIZE: DATAPATH_THREADS } }),
   }
 }
 

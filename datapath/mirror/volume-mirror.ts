@@ -34,6 +34,7 @@ import {
   type ReplicaStatus,
   waitsOf,
 } from './mirror-status.ts'
+import { openError } from './open-error.ts'
 import { Reconciliation } from './reconciliation.ts'
 import { type LinkOwner, ReplicaLink } from './replica-link.ts'
 import { type RequestCarrier } from './request-carrier.ts'
@@ -133,7 +134,7 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     const outcome = await this.#openRecord(deadline)
     if (outcome.kind !== 'opened') {
       this.#setPhase('closed')
-      throw this.#openError(outcome)
+      throw openError(outcome, this.#context.options)
     }
     await this.#establish(outcome)
   }
@@ -147,19 +148,6 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     return this.#context.run(
       openVolume({ host: identity.host, purpose, deadline, timing, cancelled, resumes })
     )
-  }
-
-  #openError(outcome: Exclude<OpenOutcome, { kind: 'opened' }>): XosanError {
-    const { sr, volume } = this.#context.options
-    switch (outcome.kind) {
-      case 'active-elsewhere':
-        return new XosanError('ACTIVATED_ON_ANOTHER_HOST', { volume, host: outcome.host })
-      case 'missing':
-        return new XosanError('VOLUME_NOT_FOUND', { volume, sr })
-      case 'deadline':
-      case 'refused':
-        return new XosanError('NO_REPLICA_REACHABLE', { volume, reason: outcome.reason })
-    }
   }
 
   /** Connects the replicas of an opened volume and serves as soon as every in-sync one has told its intents. */
