@@ -234,6 +234,10 @@ async function main(config: Config, log: Log): Promise<void> {
   for (const method of Object.keys(peerApi) as PeerMethod[]) {
     serve(peer, method, peerApi[method].params, peers[method])
   }
+  const controlSocket = join(runDirectory, 'control.sock')
+  // On the loopback, whoever finds a host up may make an SR of all that are registered. Elsewhere hosts join one by one,
+  // and an administrator wants answers also while the coordinator is away.
+  if (config.peers === 'tls') await control.listenUnix(controlSocket)
   let revocation: Revocation | null = null
   await cluster.onEntered(async transport => {
     follower.start()
@@ -261,7 +265,7 @@ async function main(config: Config, log: Log): Promise<void> {
     else await peer.listenTls(host.address, config.ports.peer, transport)
     log.info('open to other hosts', { address: host.address, tls: transport !== null })
   })
-  await control.listenUnix(join(runDirectory, 'control.sock'))
+  if (config.peers === 'loopback') await control.listenUnix(controlSocket)
   log.info('serving', { host: host.uuid, name: host.name, version: packageJson.version })
 
   shutDownOnSignal(log, async () => {
