@@ -39,11 +39,11 @@ interface AttackOptions {
 
 const progress = (line: string): void => void process.stderr.write(`${line}\n`)
 
-/** Rejects when the user has had enough. */
+/** Rejects when the user has had enough. Some say so twice, which must not end the clean-up. */
 function interruption(): Promise<never> {
   return new Promise((_, reject) => {
     for (const name of ['SIGINT', 'SIGTERM'] as const) {
-      process.once(name, () => reject(new Error(`ended by ${name}`)))
+      process.on(name, () => reject(new Error(`ended by ${name}`)))
     }
   })
 }
