@@ -48,6 +48,12 @@ const BLOWS: readonly Blow[] = [
   'is overtaken',
 ]
 
+interface ActiveVolume {
+  readonly volume: SimulatedVolume
+  readonly primary: SimulatedHost
+  readonly others: readonly SimulatedHost[]
+}
+
 export class Coincidences {
   readonly #universe: Universe
   readonly #random: SeededRandom
@@ -176,6 +182,7 @@ export class Coincidences {
     const lastsMs = random.between(2_000, 14_000)
     const holders = replicasOf(this.#universe.stateOf(volume)).map(({ host }) => host)
     const candidates = random.shuffled(others).sort((a, b) => rank(a, holders) - rank(b, holders))
+    if (random.chance(0.3)) return this.#outlivePromise(target, candidates[0]!, lastsMs)
     const taker = random.chance(0.7) ? candidates[0]! : random.pick(others)
     world.log(
       'FAULT',
@@ -192,6 +199,29 @@ export class Coincidences {
     const [again, gapMs] = [1 + random.below(6), random.between(20, 2_000)]
     for (let attempt = 0; attempt < again && this.active; attempt++) {
       await world.pause(random.between(0, gapMs))
+      await administrator.take(volume, taker)
+    }
+  }
+
+  /**
+   * The primary hears nobody, and the process that owes it a promise dies, is there again in a moment, and is asked for
+   * the volume at once. Until the primary's share of the promise is over its guest reads what may be old by then.
+   */
+  async #outlivePromise(
+    { volume, primary }: ActiveVolume,
+    taker: SimulatedHost,
+    lastsMs: number
+  ): Promise<void> {
+    const { faults, administrator, hosts, world } = this.#universe
+    const random = this.#random
+    world.log('FAULT', `${primary.name} hears nobody, ${taker.name} forgets what it owes and takes over`)
+    faults.count('a promise is forgotten')
+    volume.guests.findLast(({ process }) => process === primary.process)?.onlyRead(world.now + lastsMs)
+    await world.pause(random.between(0, 200))
+    void faults.isolate(primary, hosts, true, lastsMs)
+    await faults.kill(taker, random.between(5, 60))
+    for (let attempt = 0; attempt < 6 && this.active; attempt++) {
+      await world.pause(random.between(0, 300))
       await administrator.take(volume, taker)
     }
   }
@@ -267,7 +297,7 @@ export class Coincidences {
     await faults.cutPower(hit, random.between(200, 3_000))
   }
 
-  #activeVolume(): { volume: SimulatedVolume; primary: SimulatedHost; others: SimulatedHost[] } | null {
+  #activeVolume(): ActiveVolume | null {
     const { volumes, hosts } = this.#universe
     const volume = this.#random.pick(volumes)
     const { primary: id } = this.#universe.stateOf(volume)

@@ -41,6 +41,8 @@ export class Guest {
   readonly #changing = new Set<SectorRange>()
   /** What reads returned that were sent again: the guest's own from then on, which nobody else may write to. */
   readonly #returned: { readonly bytes: Buffer; readonly copy: Buffer; readonly first: number }[] = []
+  /** Until when it only reads, in milliseconds of virtual time. */
+  #readsUntil = 0
   #stopping = false
   #running = 0
   #stopped: (() => void) | null = null
@@ -96,6 +98,11 @@ export class Guest {
     }
   }
 
+  /** Changes nothing until then, and reads all the more: no change that is held keeps a read from being answered. */
+  onlyRead(until: number): void {
+    this.#readsUntil = until
+  }
+
   /** Asks for nothing more. Resolves when all it asked for is answered, which may be never. */
   async stop(): Promise<void> {
     this.#stopping = true
@@ -115,10 +122,11 @@ export class Guest {
     }
   }
 
-  async #run(onlyReads: boolean): Promise<void> {
-    const { random, process, problem } = this.#options
-    const pauseMs = onlyReads ? Math.max(this.#pauseMs, READER_PAUSE_MS) : this.#pauseMs
+  async #run(isReader: boolean): Promise<void> {
+    const { random, process, problem, world } = this.#options
     while (!this.#stopping) {
+      const onlyReads = isReader || world.now < this.#readsUntil
+      const pauseMs = isReader ? Math.max(this.#pauseMs, READER_PAUSE_MS) : this.#pauseMs
       try {
         await this.#rest()
         await this.#request(onlyReads)
