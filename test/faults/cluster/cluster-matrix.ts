@@ -8,6 +8,8 @@ import { wholeNumber } from '../../../cli/commands/common.ts'
 import { formatBytes } from '../../../cli/format.ts'
 import {
   type DrillOptions,
+  type Findings,
+  collect,
   coordinatorOf,
   drillCommand,
   milliseconds,
@@ -52,22 +54,21 @@ function cellsOf(options: MatrixOptions): Cell[] {
 }
 
 /** Runs the matrix on a lab of its own. */
-export async function runClusterMatrix(options: MatrixOptions): Promise<FaultResult[]> {
-  const results: FaultResult[] = []
+export async function runClusterMatrix(options: MatrixOptions): Promise<Findings<FaultResult>> {
   const lab = await startLab(options, HOSTS, { copies: options.copies })
-  try {
+  const found = await collect<FaultResult>(async add => {
     for (let number = 0; number < options.rounds; number++) {
       for (const { fault, role } of cellsOf(options)) {
         const result = await runFault(lab, fault, role, number)
-        results.push(result)
+        add(result)
         const outcome = result.faults.length === 0 ? 'ok' : `FAILED: ${result.faults.join('; ')}`
         progress(`${titleOf(result)} (${result.host}): ${sentenceOf(result)}: ${outcome}`)
       }
     }
-  } finally {
-    await lab.dispose(options.keep === true && results.some(({ faults }) => faults.length > 0))
-  }
-  return results
+  })
+  const failed = found.brokeOff !== null || found.rows.some(({ faults }) => faults.length > 0)
+  await lab.dispose(options.keep === true && failed)
+  return found
 }
 
 const sentenceOf = ({ writesInFlight, stallMs, servedElsewhereMs }: FaultResult): string =>
@@ -88,11 +89,12 @@ async function main(): Promise<void> {
     .parse()
     .opts<MatrixOptions>()
   const startedAt = performance.now()
-  const rows = await runClusterMatrix(options)
+  const found = await runClusterMatrix(options)
+  const { rows } = found
   const sum = (value: (row: FaultResult) => number): number =>
     rows.reduce((total, row) => total + value(row), 0)
   report<FaultResult>(options, startedAt, {
-    rows,
+    ...found,
     titleOf,
     faultsOf: ({ faults }) => faults,
     columns: [

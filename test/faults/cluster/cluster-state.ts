@@ -17,7 +17,8 @@ import { type EtcdMemberStatus } from './etcd-status.ts'
 const run = promisify(execFile)
 
 const ETCD_STATUS = fileURLToPath(new URL('./etcd-status.ts', import.meta.url))
-const STATUS_TIMEOUT_MS = 20_000
+/** Generous: the program has to be compiled, maybe on a machine that is busy with a drill. */
+const STATUS_TIMEOUT_MS = 60_000
 /** A member of etcd that was away for long is given its leader's state anew. */
 const WHOLE_DEADLINE_MS = 120_000
 const IN_SYNC_DEADLINE_MS = 120_000

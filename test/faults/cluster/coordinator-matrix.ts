@@ -11,6 +11,8 @@ import { type TestLab } from '../../support/test-lab.ts'
 import { COORDINATOR_CASES, type CaseResult, runCase } from './coordinator-cases.ts'
 import {
   type DrillOptions,
+  type Findings,
+  collect,
   drillCommand,
   milliseconds,
   progress,
@@ -61,47 +63,52 @@ function witnessFaults({ hosts }: TestLab): { readonly role: Role; readonly faul
   return [
     ...HOSTS_KILLED_OR_CUT.flatMap(fault => roles.map(role => ({ role, fault }))),
     ...hosts.map(host => ({ role: 'witness' as const, fault: linkCut(`cut from ${host.name}`, () => host) })),
-    { role: 'secondary', fault: linkCut('cut from the primary', otherOf) },
+    { role: 'secondary', fault: linkCut('cut from primary', otherOf) },
   ]
 }
 
 /** Runs all of it, on labs of its own. */
-export async function runCoordinatorMatrix(options: CoordinatorOptions): Promise<Row[]> {
+export async function runCoordinatorMatrix(options: CoordinatorOptions): Promise<Findings<Row>> {
   const wanted = ({ name, ofLinks }: { readonly name: string; readonly ofLinks: boolean }): boolean =>
     name.includes(options.only ?? '') && (!ofLinks || options.lab === 'netns')
   const cases = COORDINATOR_CASES.filter(({ name, ofLinks }) => wanted({ name: `etcd: ${name}`, ofLinks }))
-  const rows: Row[] = []
-  const add = (row: Row): void => {
-    rows.push(row)
-    const { faults } = row.result
-    const outcome = faults.length === 0 ? 'ok' : `FAILED: ${faults.join('; ')}`
-    progress(`${row.name}: longest wait ${milliseconds(row.stallMs)}: ${outcome}`)
-  }
-  await onLab(options, rows, 3, false, async lab => {
-    for (const one of cases) add(rowOfCase(await runCase(lab, one, NUMBER)))
-  })
-  await onLab(options, rows, 2, true, async lab => {
-    for (const { role, fault } of witnessFaults(lab)) {
-      if (wanted({ name: `witness: ${role} ${fault.name}`, ofLinks: fault.ofLinks })) {
-        add(rowOfFault(await runFault(lab, fault, role, NUMBER)))
-      }
+  return await collect<Row>(async add => {
+    const note = (row: Row): boolean => {
+      add(row)
+      const { faults } = row.result
+      const outcome = faults.length === 0 ? 'ok' : `FAILED: ${faults.join('; ')}`
+      progress(`${row.name}: longest wait ${milliseconds(row.stallMs)}: ${outcome}`)
+      return faults.length > 0
     }
+    await onLab(options, 3, false, async lab => {
+      let failed = false
+      for (const one of cases) failed = note(rowOfCase(await runCase(lab, one, NUMBER))) || failed
+      return failed
+    })
+    await onLab(options, 2, true, async lab => {
+      let failed = false
+      for (const { role, fault } of witnessFaults(lab)) {
+        if (!wanted({ name: `witness: ${role} ${fault.name}`, ofLinks: fault.ofLinks })) continue
+        failed = note(rowOfFault(await runFault(lab, fault, role, NUMBER))) || failed
+      }
+      return failed
+    })
   })
-  return rows
 }
 
+/** @param body returns whether something went wrong, so that the data may be kept */
 async function onLab(
   options: CoordinatorOptions,
-  rows: readonly Row[],
   hosts: number,
   witness: boolean,
-  body: (lab: TestLab) => Promise<void>
+  body: (lab: TestLab) => Promise<boolean>
 ): Promise<void> {
   const lab = await startLab(options, hosts, { witness, coordinator: 'etcd' })
+  let failed = true
   try {
-    await body(lab)
+    failed = await body(lab)
   } finally {
-    await lab.dispose(options.keep === true && rows.some(({ result }) => result.faults.length > 0))
+    await lab.dispose(options.keep === true && failed)
   }
 }
 
@@ -111,11 +118,12 @@ async function main(): Promise<void> {
     .parse()
     .opts<CoordinatorOptions>()
   const startedAt = performance.now()
-  const rows = await runCoordinatorMatrix(options)
+  const found = await runCoordinatorMatrix(options)
+  const { rows } = found
   const sum = (value: (row: Row['result']) => number): number =>
     rows.reduce((total, { result }) => total + value(result), 0)
   report<Row>(options, startedAt, {
-    rows,
+    ...found,
     titleOf: ({ name }) => name,
     faultsOf: ({ result }) => result.faults,
     columns: [

@@ -201,6 +201,7 @@ async function main(): Promise<void> {
   const startedAt = performance.now()
   const rows = await countFalseAlarms(options)
   report<Row>(options, startedAt, {
+    brokeOff: null,
     rows,
     titleOf: ({ host }) => `the volume on ${host}`,
     faultsOf: ({ faults }) => faults,

@@ -168,6 +168,7 @@ async function main(): Promise<void> {
   const startedAt = performance.now()
   const rows = await measureOpenTimes(options)
   report<Row>(options, startedAt, {
+    brokeOff: null,
     rows: rows.filter(({ times, faults }) => times.length + faults.length > 0),
     titleOf: ({ what }) => what,
     faultsOf: ({ faults }) => faults,

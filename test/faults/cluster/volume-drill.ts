@@ -18,7 +18,7 @@ import { type TestLab } from '../../support/test-lab.ts'
 import { faultsOf } from '../load/judge.ts'
 import { Load } from '../load/load-client.ts'
 import { type LoadReport } from '../load/load-protocol.ts'
-import { within } from './bounded.ts'
+import { until, within } from './bounded.ts'
 import { compareReplicas, findsPlantedByte, heal, untilInSync, untilWhole } from './cluster-state.ts'
 
 /** What a host is to the volume. `bystander` has no replica; with three copies on three hosts there is none. */
@@ -68,7 +68,7 @@ export class VolumeDrill {
   static async begin(lab: TestLab, number: number): Promise<VolumeDrill> {
     await heal(lab)
     await untilWhole(lab)
-    const volume = await lab.createVolume(VOLUME_BYTES)
+    const volume = await newVolume(lab)
     const { replicas } = await showVolume(lab.hosts[0]!, volume)
     const holders = replicas.map(({ host }) => lab.host(host))
     const turned = holders.map((_, index) => holders[(index + number) % holders.length]!)
@@ -201,4 +201,14 @@ export class VolumeDrill {
     await destroyVolume(this.lab.hosts[0]!, this.volume)
     for (let number = 0; number < this.#journals; number++) await rm(this.journal(number), { force: true })
   }
+}
+
+/** A host that was away a moment ago may not have told yet how much space it has; then there are too few to choose from. */
+async function newVolume(lab: TestLab): Promise<PoolVolume> {
+  let volume: PoolVolume | null = null
+  await until('a volume is created', PROGRESS_DEADLINE_MS, async () => {
+    volume = await lab.createVolume(VOLUME_BYTES)
+    return null
+  })
+  return volume!
 }

@@ -21,16 +21,16 @@ const quiet = (): void => undefined
 
 const programs = join(projectRoot(), 'node_modules', '.cache', `xosan-choices-test-${process.pid}`)
 
-/** Idles, and notes its orderly end beside its data. */
+/** Idles as long as its host is there, and notes its orderly end beside its data. */
 const FAKE_ETCD = `#!${process.execPath}
-const { appendFileSync } = require('node:fs')
+const { appendFileSync, existsSync } = require('node:fs')
 const { join } = require('node:path')
 const data = process.argv[process.argv.indexOf('--data-dir') + 1]
 process.on('SIGTERM', () => {
   appendFileSync(join(data, '..', 'ended'), 'etcd\\n')
   process.exit(0)
 })
-setInterval(() => undefined, 60_000)
+setInterval(() => existsSync(join(data, '..')) || process.exit(0), 1000)
 `
 
 describe('a lab of choice', function () {
