@@ -12,7 +12,7 @@ import { openCatalogue } from '../catalogue/open.ts'
 import { hostKey, REVOKED_KEY } from '../cluster/keys.ts'
 import { serialiseHostRecord, type HostRecord } from '../cluster/records.ts'
 import { update } from '../cluster/update.ts'
-import { reasonOf } from '../core/errors.ts'
+import { reasonOf, XosanError } from '../core/errors.ts'
 import { type Clock } from '../core/ports/clock.ts'
 import { type Coordinator } from '../core/ports/coordinator.ts'
 import { millis, type HostId } from '../core/units.ts'
@@ -111,6 +111,16 @@ async function main(config: Config, log: Log): Promise<void> {
   })
   const operations = new Operations(host.uuid, random)
   const references = new References(join(runDirectory, 'references.json'), boot)
+  /** The host that made the SR holds its authority. */
+  const holder = (): HostAgent | null => {
+    const sr = cluster.file === null ? null : metadata.sr(cluster.file.sr)
+    return sr === null ? null : agent(sr.createdBy)
+  }
+  const reloadCluster = async (): Promise<void> => {
+    await cluster.reload()
+    await datapaths.reload('cluster.reload')
+  }
+  let revocation: Revocation | null = null
   const renewal = new CertificateRenewal({
     config,
     cluster,
@@ -118,14 +128,8 @@ async function main(config: Config, log: Log): Promise<void> {
     clock,
     random,
     log,
-    holder: () => {
-      const sr = cluster.file === null ? null : metadata.sr(cluster.file.sr)
-      return sr === null ? null : agent(sr.createdBy)
-    },
-    reload: async () => {
-      await cluster.reload()
-      await datapaths.reload('cluster.reload')
-    },
+    holder,
+    reload: reloadCluster,
   })
   const peers = peerMethods({
     host: host.uuid,
@@ -135,6 +139,10 @@ async function main(config: Config, log: Log): Promise<void> {
     operations,
     references,
     renewal,
+    revoke: async id => {
+      if (revocation === null) throw new XosanError('NOT_IN_CLUSTER', {})
+      await revocation.revoke(id)
+    },
     carryOutTombstones: async () => {
       // The volumes may have been destroyed a moment ago, on another host.
       await metadata.synchronise(timing.coordinatorCallMs)
@@ -176,6 +184,7 @@ async function main(config: Config, log: Log): Promise<void> {
     clock,
     random,
     log,
+    holder,
     holdsData: sr => stores.holdsData(sr),
     reloadDatapaths: () => datapaths.reload('cluster.reload'),
     exitSoon: () => clock.after(ANSWER_FIRST_MS, () => process.kill(process.pid, 'SIGTERM')),
@@ -238,26 +247,29 @@ async function main(config: Config, log: Log): Promise<void> {
   // On the loopback, whoever finds a host up may make an SR of all that are registered. Elsewhere hosts join one by one,
   // and an administrator wants answers also while the coordinator is away.
   if (config.peers === 'tls') await control.listenUnix(controlSocket)
-  let revocation: Revocation | null = null
   await cluster.onEntered(async transport => {
     follower.start()
-    if (etcdPart !== null) {
-      const look = (revocation = new Revocation({
+    if (transport !== null) {
+      const list = (revocation = new Revocation({
         directory: await TrustDirectory.open(trustPath(stateDirectory)),
+        self: host.name,
         members: cluster.members,
         isJoining: id => clusterService.isJoining(id),
         coordinator,
         clock,
         random,
         log,
-        changed: () => etcdPart.restart(),
+        changed: () => {
+          reloadCluster().catch((error: unknown) => log.warn(reasonOf(error)))
+          etcdPart?.restart()
+        },
       }))
       follower.subscribe(({ keys }) => {
-        if (keys.includes(REVOKED_KEY)) look.look()
+        if (keys.includes(REVOKED_KEY)) list.look()
       })
-      look.look()
-      await etcdPart.begin()
+      list.look()
     }
+    await etcdPart?.begin()
     await register(config, coordinator, { clock, log })
     janitor.start()
     await renewal.begin()

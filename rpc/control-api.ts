@@ -111,7 +111,8 @@ export const controlApi = {
   /** Ends the membership of a host, by name or UUID: its certificates are worthless from now on. */
   'host.remove': {
     params: z.object({ host: z.string().min(1).max(255) }),
-    result: z.object({ host: hostId }),
+    /** `revoked`: etcd refuses it, too; else as soon as the host of the authority is back. */
+    result: z.object({ host: hostId, revoked: z.boolean() }),
   },
   /** Writes this host's key and certificates into a new directory, as NBD tools read them. */
   'trust.export': {

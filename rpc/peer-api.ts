@@ -11,6 +11,8 @@ const path = z.string().startsWith('/').max(4096).nullable()
 /** Method name -> schemas of its parameters and its result. All are idempotent. */
 export const peerApi = {
   ...renewalApi,
+  /** Revokes all certificates of a host, at the host that holds the authority. */
+  'trust.revoke': { params: z.object({ host: hostId }), result: z.null() },
   'host.ping': { params: z.object({}), result: z.object({ host: hostId, version: z.string() }) },
   /** Checks that stores can be made in a directory. */
   'host.checkPath': { params: z.object({ path }), result: z.object({ path: z.string(), ...space }) },

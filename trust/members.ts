@@ -33,6 +33,8 @@ export function withoutCertificates(member: Member, fingerprints: readonly strin
 /** The hosts that may speak to each other, as this process knows them last. */
 export class MemberList {
   #members: ReadonlyMap<HostId, Member>
+  /** Serial numbers of certificates, in lower-case hexadecimal. */
+  #revoked: ReadonlySet<string> = new Set()
   readonly #listeners = new Set<() => void>()
 
   constructor(members: readonly Member[]) {
@@ -46,6 +48,21 @@ export class MemberList {
   /** Takes the place of the whole list; connections of hosts that are no longer on it end before this returns. */
   replace(members: readonly Member[]): void {
     this.#members = byHost(members)
+    for (const listener of this.#listeners) listener()
+  }
+
+  /** Whether a certificate was revoked, whatever any record says of it. @param serial in lower-case hexadecimal */
+  isRevoked(serial: string): boolean {
+    return this.#revoked.has(serial)
+  }
+
+  /**
+   * Takes more certificates for revoked; none ever becomes good again. Connections that were opened with them end before
+   * this returns.
+   */
+  revoke(serials: readonly string[]): void {
+    if (serials.every(serial => this.#revoked.has(serial))) return
+    this.#revoked = new Set([...this.#revoked, ...serials])
     for (const listener of this.#listeners) listener()
   }
 

@@ -133,12 +133,33 @@ export class TrustDirectory implements IssuedStore {
 
   /**
    * Puts a revocation list where etcd finds it; etcd needs none to start, and one to let anybody in.
-   * @throws XosanError INVALID_ARGUMENT for one that no authority of this host has signed; nothing is changed then
+   * @returns whether there is more on it than on the one before
+   * @throws XosanError INVALID_ARGUMENT for one that no authority of this host has signed, and for one that lacks what
+   *   the one before had: somebody has put an old one in place; nothing is changed then
    */
-  async saveRevocationList(pem: string): Promise<void> {
+  async saveRevocationList(pem: string): Promise<boolean> {
     const authoritiesPem = await this.#read(AUTHORITIES_FILE)
-    await readRevocationList(pem, authoritiesPem ?? '')
+    const serials = await readRevocationList(pem, authoritiesPem ?? '')
+    const before = await this.revoked()
+    if (before.some(serial => !serials.includes(serial))) {
+      throw new XosanError('INVALID_ARGUMENT', {
+        what: 'the list of revoked certificates',
+        reason: 'it lacks some that were revoked before',
+      })
+    }
     await this.#inTurn(async () => this.#replace(REVOKED_FILE, pem))
+    return serials.length > before.length
+  }
+
+  /** Serial numbers of the certificates that are revoked, as far as this host knows. @throws XosanError TRUST_FILE_UNSAFE */
+  async revoked(): Promise<readonly string[]> {
+    const [pem, authoritiesPem] = [await this.#read(REVOKED_FILE), await this.#read(AUTHORITIES_FILE)]
+    if (pem === null || authoritiesPem === null) return []
+    try {
+      return await readRevocationList(pem, authoritiesPem)
+    } catch (error) {
+      throw unsafe(this.#path(REVOKED_FILE), reasonOf(error))
+    }
   }
 
   /** The members as this host knew them last; nobody when it never knew any. @throws XosanError TRUST_FILE_UNSAFE */

@@ -15,7 +15,7 @@ import { type Caller } from './caller.ts'
 import { certificateFacts } from './certificate.ts'
 import { type Attempt, DEFAULT_GATE_LIMITS, type GateLimits, HandshakeGate } from './handshake-gate.ts'
 import { identityUri } from './identity.ts'
-import { type MemberList } from './members.ts'
+import { type Member, type MemberList } from './members.ts'
 import { type RefusalEvent, RefusalLog } from './refusal-log.ts'
 import { TlsAcceptor } from './tls-acceptor.ts'
 import { type HostCredentials } from './trust-directory.ts'
@@ -59,6 +59,8 @@ export interface PeerDialer {
 interface Peer {
   readonly host: HostId
   readonly admission: string
+  /** Of the certificate that was shown. */
+  readonly serial: string
 }
 
 /**
@@ -194,14 +196,17 @@ export class TrustedTransport implements Doorkeeper {
     return { scope: this.#credentials.identity, members: this.#members, now: this.#timeOfDay() }
   }
 
-  #track(socket: TLSSocket, { host, admission }: Peer): void {
-    this.#peers.set(socket, { host, admission })
+  #track(socket: TLSSocket, { host, admission }: Member): void {
+    const certificate = socket.getPeerX509Certificate()
+    const serial = certificateFacts(certificate?.raw ?? Buffer.alloc(0))?.serial ?? ''
+    this.#peers.set(socket, { host, admission, serial })
     socket.once('close', () => this.#peers.delete(socket))
   }
 
   #endStrangers(): void {
-    for (const [socket, { host, admission }] of this.#peers) {
-      if (this.#members.get(host)?.admission !== admission) socket.destroy(notMember(host))
+    for (const [socket, { host, admission, serial }] of this.#peers) {
+      const left = this.#members.get(host)?.admission !== admission
+      if (left || this.#members.isRevoked(serial)) socket.destroy(notMember(host))
     }
   }
 }

@@ -12,6 +12,7 @@ export type RefusedCertificate =
   | 'other-sr'
   | 'other-generation'
   | 'other-host'
+  | 'revoked'
   | 'not-a-member'
 
 export interface PeerExpectations {
@@ -40,7 +41,7 @@ export function verifyPeer(
 ): PeerVerdict {
   const facts = certificateFacts(certificate)
   if (facts === null) return { refused: 'malformed', detail: 'the certificate cannot be understood' }
-  const { identity, notBefore, notAfter, fingerprint } = facts
+  const { identity, notBefore, notAfter, fingerprint, serial } = facts
   if (now < notBefore) {
     return { refused: 'not-yet-valid', detail: `the certificate begins on ${notBefore.toISOString()}` }
   }
@@ -57,6 +58,10 @@ export function verifyPeer(
   }
   if (host !== null && identity.host !== host) {
     return { refused: 'other-host', detail: `the certificate is of host ${identity.host}` }
+  }
+  // Before the list, whose records a host that was removed may have written itself, before it was shut out everywhere.
+  if (members.isRevoked(serial)) {
+    return { refused: 'revoked', detail: `the certificate of host ${identity.host} was revoked` }
   }
   const member = members.get(identity.host)
   if (member?.certificates.includes(fingerprint) !== true) {

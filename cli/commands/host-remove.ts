@@ -33,8 +33,16 @@ export function addHostRemoveCommand(host: Command): void {
           process.exitCode = EXIT.failed
           return
         }
-        out.result(await daemon.call('host.remove', { host: host.uuid }))
+        const removed = await daemon.call('host.remove', { host: host.uuid })
+        out.result(removed)
         out.line(`${host.name} is removed.`)
+        if (!removed.revoked) {
+          out.paragraph(
+            'The host that holds the authority could not be asked, so etcd still trusts the certificates of ' +
+              `${host.name} until that host is back. Keep ${host.name} off the network until then.`,
+            ''
+          )
+        }
       })
     })
 }

@@ -78,6 +78,7 @@ export class EtcdPart implements CoordinatorMember {
       random,
       target: () => cluster.etcdTarget(),
       hosts: async () => this.#hosts(),
+      isMember: host => cluster.members.get(host as HostId) !== undefined,
       isUp,
       members: membersChanged,
       log: text => log.info(text),

@@ -105,6 +105,7 @@ export class HostCluster {
     this.#use(credentials)
     this.#etcd?.retarget(this.etcdTarget())
     if (!this.#entered) this.members.replace(await directory.members())
+    this.members.revoke(await directory.revoked())
   }
 
   /** Begins to speak to the other hosts of a cluster; called again, takes up what has changed. @throws as `prepare` */

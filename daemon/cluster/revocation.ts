@@ -1,14 +1,16 @@
 /**
- * Keeps removed hosts away from etcd, whose members ask the authority and not the list of members: they are given a list
- * of revoked certificates as well. The host of the authority makes it, from the list of members and from what it has
- * ever issued; every host keeps a copy beside its keys, where its member of etcd reads it at each handshake.
+ * Keeps removed hosts out for good. Whoever has a connection to etcd can write any record, also that of his own
+ * membership; but only the authority can sign a list of revoked certificates, and what was once on it stays revoked. The
+ * host of the authority makes it, from what it has ever issued; every host keeps a copy beside its keys, for its own
+ * programs, and for its member of etcd, which asks the authority and not the list of members, and reads the file at
+ * each handshake.
  *
  * Connections that exist are not looked at again by etcd, so a member starts anew when the list has changed, one
  * member after the other.
  */
 import { REVOKED_KEY } from '../../cluster/keys.ts'
 import { update } from '../../cluster/update.ts'
-import { reasonOf } from '../../core/errors.ts'
+import { reasonOf, XosanError } from '../../core/errors.ts'
 import { type Clock, type Timer } from '../../core/ports/clock.ts'
 import { type Coordinator } from '../../core/ports/coordinator.ts'
 import { type Random } from '../../core/ports/random.ts'
@@ -24,9 +26,11 @@ interface RevocationOptions {
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
+  /** Name of this host. */
+  readonly self: string
   /** Whether a host is about to be a member: then its certificates are its own. */
   readonly isJoining: (host: HostId) => boolean
-  /** Told that the file has changed. */
+  /** Told that more certificates are revoked. */
   readonly changed: () => void
 }
 
@@ -36,7 +40,6 @@ const PUBLISH_MS = 10_000
 
 export class Revocation {
   readonly #options: RevocationOptions
-  #saved: string | null = null
   #running: Promise<void> = Promise.resolve()
   #timer: Timer | null = null
   #closed = false
@@ -56,6 +59,16 @@ export class Revocation {
   async current(): Promise<void> {
     this.#running = this.#running.then(async () => this.#look())
     await this.#running
+  }
+
+  /** Revokes all that a host was ever given, and publishes that. @throws XosanError AUTHORITY_ELSEWHERE */
+  async revoke(host: HostId): Promise<void> {
+    const { directory, self, log } = this.#options
+    const authority = await directory.authority()
+    if (authority === null) throw new XosanError('AUTHORITY_ELSEWHERE', { host: self })
+    await authority.revoke(host, new Date())
+    log.info('the certificates of a host are revoked', { host })
+    await this.current()
   }
 
   close(): void {
@@ -99,10 +112,6 @@ export class Revocation {
   async #save(): Promise<void> {
     const { directory, coordinator, changed } = this.#options
     const { entry } = await coordinator.read(REVOKED_KEY)
-    if (entry === null || entry.value === this.#saved) return
-    await directory.saveRevocationList(entry.value)
-    const first = this.#saved === null
-    this.#saved = entry.value
-    if (!first) changed()
+    if (entry !== null && (await directory.saveRevocationList(entry.value))) changed()
   }
 }

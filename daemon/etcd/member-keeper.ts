@@ -66,6 +66,8 @@ export interface MemberKeeperOptions {
    * so then: a host without a record loses its member.
    */
   readonly hosts: () => Promise<readonly KeeperHost[]>
+  /** Whether a host is a member of the cluster. */
+  readonly isMember: (host: string) => boolean
   /** Whether another host answers. */
   readonly isUp: (host: HostId) => Promise<boolean>
   /** Told of the members that clients should know, first and whenever they have changed; never of none. */
@@ -183,12 +185,13 @@ export class MemberKeeper {
 
   /** Restarts this host's member, if it has one, when it is its turn: it reads new authorities only then. */
   async restartForCertificates(): Promise<void> {
-    const { clock, place, log } = this.#options
+    const { clock, place, isMember, log } = this.#options
     if (!this.#process.started || this.#admin === null) return
     await restartInTurn({
       self: place.host,
       clock,
       admin: this.#admin,
+      isMember,
       othersDecide: async () => this.#othersDecide(),
       serves: async () => this.#serves(),
       restart: async () => {

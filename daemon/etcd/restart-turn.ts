@@ -19,6 +19,8 @@ export interface RestartOptions {
   readonly self: HostId
   readonly clock: Clock
   readonly admin: Pick<EtcdAdmin, 'turn' | 'passTurn'>
+  /** Whether a host is a member of the cluster: the turn of one that was removed is nobody's. */
+  readonly isMember: (host: string) => boolean
   /** Whether the others could decide without this host's member. */
   readonly othersDecide: () => Promise<boolean>
   /** Whether this host's member answers and knows the leader. */
@@ -40,7 +42,7 @@ export async function restartInTurn(options: RestartOptions): Promise<void> {
 
 /** @returns false when nobody decides, so that there is no turn to have */
 async function takeTurn(options: RestartOptions): Promise<boolean> {
-  const { self, clock, admin, othersDecide, closed } = options
+  const { self, clock, admin, isMember, othersDecide, closed } = options
   const begunAt = clock.now()
   let seen = { revision: 0, at: begunAt }
   let answeredAt = begunAt
@@ -50,7 +52,8 @@ async function takeTurn(options: RestartOptions): Promise<boolean> {
       const turn = await admin.turn()
       answeredAt = clock.now()
       if (turn !== null && turn.revision !== seen.revision) seen = { revision: turn.revision, at: answeredAt }
-      const free = turn === null || turn.holder === self || answeredAt - seen.at > TURN_MS
+      const nobodys = turn === null || turn.holder === self || !isMember(turn.holder)
+      const free = nobodys || answeredAt - seen.at > TURN_MS
       if (!free) rested = answeredAt
       // Said again and again while waiting for the others, so that nobody passes over this host.
       if (free && (await admin.passTurn(turn, self))) {

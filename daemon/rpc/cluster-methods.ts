@@ -33,7 +33,7 @@ export function clusterMethods({
     },
     'host.remove': async ({ host }) => {
       const hosts = context.metadata.hosts()
-      return { host: await service.removeHost(host, hosts) }
+      return service.removeHost(host, hosts)
     },
     'trust.export': async ({ directory }) => {
       const { credentials } = cluster

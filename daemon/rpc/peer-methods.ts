@@ -26,6 +26,8 @@ interface PeerOptions {
   readonly operations: Operations
   readonly references: References
   readonly renewal: CertificateRenewal
+  /** @throws XosanError AUTHORITY_ELSEWHERE, NOT_IN_CLUSTER */
+  readonly revoke: (host: HostId) => Promise<void>
   /** Deletes the replicas that tombstones name, before a store is removed. */
   readonly carryOutTombstones: () => Promise<void>
 }
@@ -34,7 +36,8 @@ interface PeerOptions {
 const RESYNC_MS = 10_000
 
 export function peerMethods(options: PeerOptions): PeerMethods {
-  const { host, version, stores, datapaths, operations, references, renewal, carryOutTombstones } = options
+  const { host, version, stores, datapaths, operations, references, renewal, revoke, carryOutTombstones } =
+    options
   return {
     'host.ping': async () => ({ host, version }),
     'host.checkPath': async ({ path }) => stores.checkPath(path),
@@ -52,6 +55,10 @@ export function peerMethods(options: PeerOptions): PeerMethods {
     }),
     'trust.renew': async (params, caller) => renewal.renew(params, caller),
     'trust.retire': async (params, caller) => renewal.retire(params, caller),
+    'trust.revoke': async ({ host: removed }) => {
+      await revoke(removed)
+      return null
+    },
     'host.resync': async ({ sr, volume }) => datapaths.call('volume.resync', { sr, volume }, RESYNC_MS),
   }
 }

@@ -151,6 +151,7 @@ export class EtcdKeepers {
         this.nodes
           .filter(({ recorded }) => recorded)
           .map(each => ({ record: recordOf(each), leaving: each.leaving })),
+      isMember: () => true,
       isUp: async host => this.#isUp(host),
       members: async members => {
         node.known = members

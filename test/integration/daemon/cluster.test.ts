@@ -12,8 +12,11 @@ import { labDown, labHost, labUp } from '../../../cli/lab/lab.ts'
 import { createSr, createVolume, openVolume, type PoolHost } from '../../../cli/lab/pool.ts'
 import { programsDirectory } from '../../../cli/lab/programs.ts'
 import { type z } from 'zod'
-import { byteOffset, type HostId } from '../../../core/units.ts'
+import { byteOffset, type HostId, millis } from '../../../core/units.ts'
+import { openEmbeddedCoordinator } from '../../../cluster/embedded/embedded-coordinator.ts'
+import { memberKey } from '../../../cluster/keys.ts'
 import { createNodeClock } from '../../../daemon/ports/node-clock.ts'
+import { nodeRandom } from '../../../daemon/ports/node-random.ts'
 import { RpcClient } from '../../../rpc/client.ts'
 import { peerApi } from '../../../rpc/peer-api.ts'
 import { createHostKey } from '../../../trust/authority.ts'
@@ -244,13 +247,24 @@ describe('the cluster of an SR', function () {
 
   it('refuses a host that was removed, at once, and goes on without it', async () => {
     const { sr } = await create()
-    await ask(hosts[0]!, 'host.remove', { host: 'h3' })
+    const own = memberKey(hosts[2]!.uuid as HostId)
+    const coordinator = await openEmbeddedCoordinator({
+      path: join(directory, 'lab', 'coordinator', 'coordinator.db'),
+      clock,
+      random: nodeRandom,
+      callTimeMs: millis(5000),
+    })
+    const record = (await coordinator.read(own)).entry!.value
+    assert.equal((await ask(hosts[0]!, 'host.remove', { host: 'h3' })).revoked, true)
+    // It still has a word with the coordinator, and uses it to make itself a member again.
+    await coordinator.transact([], [{ key: own, value: record }])
+    await coordinator.close()
     await until('h3 is refused', async () => {
       const listed = await ask(hosts[2]!, 'host.ls')
       return listed.filter(({ state }) => state === 'up').length <= 1
     })
     const log = () => readFileSync(join(directory, 'lab', 'h1', 'log', 'xosand.log'), 'utf8')
-    await until('h1 says why', () => log().includes('not-a-member'))
+    await until('h1 says why', () => log().includes('"revoked"'))
     const listed = await ask(hosts[0]!, 'host.ls')
     assert.deepEqual(listed.map(({ name, state }) => `${name} ${state}`).sort(), ['h1 up', 'h2 up'])
     // What is left of it does not know that it was removed; whoever cleans up tells it.
