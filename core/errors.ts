@@ -227,7 +227,7 @@ export const ERRORS = {
     retriable: false,
   },
   CLOCKS_DIFFER: {
-    sentence: 'The time of day on host {host} differs from this host\'s by {hours} hours.',
+    sentence: "The time of day on host {host} differs from this host's by {hours} hours.",
     next: 'Set the clocks of both hosts (certificates end at a time of day), and try again.',
     retriable: false,
   },

@@ -10,8 +10,8 @@
  * when it starts was killed on the way, and leaves.
  */
 import { randomUUID } from 'node:crypto'
-import { hostKey, HOSTS_PREFIX, memberKey, MEMBERS_PREFIX } from '../../cluster/keys.ts'
-import { type HostRecord, parseMemberRecord, serialiseMemberRecord } from '../../cluster/records.ts'
+import { HOSTS_PREFIX, memberKey, MEMBERS_PREFIX } from '../../cluster/keys.ts'
+import { parseMemberRecord, serialiseMemberRecord } from '../../cluster/records.ts'
 import { transactUntilKnown } from '../../cluster/update.ts'
 import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
 import { type Clock, pause } from '../../core/ports/clock.ts'
@@ -25,7 +25,7 @@ import { enrol } from '../../trust/enrol.ts'
 import { type Member } from '../../trust/members.ts'
 import { parseTicket } from '../../trust/ticket.ts'
 import { TrustDirectory } from '../../trust/trust-directory.ts'
-import { type ClusterFormation, type HostAgent } from '../../volume/context.ts'
+import { type ClusterFormation } from '../../volume/context.ts'
 import { Deadline } from '../../volume/deadline.ts'
 import { KeyedQueue } from '../../volume/keyed-queue.ts'
 import { type Config } from '../config.ts'
@@ -58,8 +58,6 @@ interface ClusterServiceOptions {
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
-  /** The host that holds the authority's key; null while this host does not know it. */
-  readonly holder: () => HostAgent | null
   /** Whether this host has replicas of an SR, or may have some. */
   readonly holdsData: (sr: SrId) => Promise<boolean>
   /** Makes the datapath processes look at the cluster's files again. */
@@ -71,7 +69,6 @@ interface ClusterServiceOptions {
 /** What one host may take to join: keys, a few synced files, and its first words to the coordinator. */
 const JOIN_MS = 30_000
 const CHECK_MS = 5_000
-const REVOKE_MS = 10_000
 /** A host that leaves starts anew: seconds, on a busy machine. */
 const LEAVE_MS = 15_000
 const LEAVE_POLL_MS = millis(200)
@@ -153,51 +150,6 @@ export class ClusterService implements ClusterFormation {
       log.warn('a datapath process was not told that the host leaves', { reason: reasonOf(error) })
     )
     exitSoon()
-  }
-
-  /** Ends the membership of a host, by name or UUID. @throws XosanError INVALID_ARGUMENT */
-  async removeHost(
-    wanted: string,
-    hosts: readonly HostRecord[]
-  ): Promise<{ readonly host: HostId; readonly revoked: boolean }> {
-    const { config, cluster, clock, random } = this.#options
-    const found = hosts.find(({ host, name }) => host === wanted || name === wanted)
-    if (found === undefined || found.host === config.host.uuid) {
-      const reason =
-        found === undefined
-          ? `the hosts are ${hosts.map(({ name }) => name).join(', ')}`
-          : 'a host is removed by another one'
-      throw new XosanError('INVALID_ARGUMENT', { what: `host ${wanted}`, reason })
-    }
-    const deadline = new Deadline(clock, `removing ${found.name}`, JOIN_MS)
-    // First: what is revoked stays so, while a record can be written again by whoever still has a word with etcd.
-    const revoked = await this.#revoke(found, deadline)
-    await transactUntilKnown(
-      { coordinator: cluster.coordinator, clock, random },
-      [],
-      [
-        { key: memberKey(found.host), value: null },
-        { key: hostKey(found.host), value: null },
-      ],
-      deadline.at
-    )
-    return { host: found.host, revoked }
-  }
-
-  async #revoke({ host, name }: HostRecord, deadline: Deadline): Promise<boolean> {
-    const { holder, log } = this.#options
-    try {
-      const agent = holder()
-      if (agent === null) return false
-      await agent.peer('trust.revoke', { host }, deadline.remainingMs(REVOKE_MS))
-      return true
-    } catch (error) {
-      log.warn('the certificates of a removed host are not revoked yet', {
-        host: name,
-        reason: reasonOf(error),
-      })
-      return false
-    }
   }
 
   async #form(sr: SrId, deadline: Deadline) {

@@ -1,10 +1,12 @@
 import { XosanError } from '../../core/errors.ts'
 import { type ControlResult } from '../../rpc/control-api.ts'
 import { exportToolCertificates } from '../../trust/tool-certificates.ts'
-import { type VolumeContext } from '../../volume/context.ts'
+import { type HostAgent, type VolumeContext } from '../../volume/context.ts'
 import { type ClusterFile } from '../cluster/cluster-file.ts'
 import { type ClusterService } from '../cluster/cluster-service.ts'
 import { type HostCluster } from '../cluster/host-cluster.ts'
+import { removeHost } from '../cluster/host-removal.ts'
+import { type Log } from '../log.ts'
 import { type ControlMethods } from './control-methods.ts'
 
 type ClusterMethod =
@@ -15,10 +17,15 @@ export function clusterMethods({
   context,
   cluster,
   service,
+  holder,
+  log,
 }: {
   readonly cluster: HostCluster
   readonly context: VolumeContext
   readonly service: ClusterService
+  /** The host that holds the authority's key; null while this host does not know it. */
+  readonly holder: () => HostAgent | null
+  readonly log: Log
 }): Pick<ControlMethods, ClusterMethod> {
   return {
     'cluster.check': async () => service.check(),
@@ -32,8 +39,8 @@ export function clusterMethods({
       return null
     },
     'host.remove': async ({ host }) => {
-      const hosts = context.metadata.hosts()
-      return service.removeHost(host, hosts)
+      const { host: self, coordinator, clock, random, metadata } = context
+      return removeHost(host, { self, coordinator, clock, random, log, hosts: metadata.hosts(), holder })
     },
     'trust.export': async ({ directory }) => {
       const { credentials } = cluster

@@ -11,11 +11,24 @@ const smallest = {
 
 describe('the configuration', () => {
   it('fills in what is left out', () => {
-    const { datapaths, ports, logLevel } = parseConfig(smallest)
-    assert.deepEqual(
-      { datapaths, ports, logLevel },
-      { datapaths: 2, ports: { peer: 7700, datapath: 7710, nbd: 7730 }, logLevel: 'info' }
-    )
+    const { datapaths, ports, peers, pool, logLevel } = parseConfig(smallest)
+    assert.deepEqual(ports, {
+      peer: 7700,
+      enrolment: 7701,
+      datapath: 7710,
+      nbd: 7730,
+      etcdClient: 7750,
+      etcdPeer: 7751,
+    })
+    assert.deepEqual({ datapaths, logLevel }, { datapaths: 2, logLevel: 'info' })
+    // Whoever says nothing about it speaks to nobody in clear, and knows of no other host.
+    assert.deepEqual({ peers, pool }, { peers: 'tls', pool: { kind: 'none' } })
+  })
+
+  it('lets hosts on the loopback share a file, and not etcd', () => {
+    assert.equal(parseConfig({ ...smallest, peers: 'loopback' }).peers, 'loopback')
+    const wrong = { ...smallest, peers: 'loopback', coordinator: { kind: 'etcd' } }
+    assert.throws(() => parseConfig(wrong), /etcd needs tls/)
   })
 
   it('names a key that it does not know, and those that it does', () => {
