@@ -20,6 +20,15 @@ export function fingerprintOf(certificate: Uint8Array | string): string {
 }
 
 /**
+ * Facts by fingerprint. Reading a certificate takes some ten milliseconds, and the same few come again in every
+ * handshake: when members of etcd come back, all connections that were tried meanwhile are made at once, and guests
+ * waited for seconds.
+ */
+const known = new Map<string, CertificateFacts>()
+/** More than the members of any SR have; what anybody else shows takes no more memory than this. */
+const KNOWN_MAX = 256
+
+/**
  * Takes a certificate apart, as it came from anybody. Says nothing about who signed it.
  * @param certificate DER, or PEM
  * @returns null when it cannot be understood
@@ -28,6 +37,9 @@ export function certificateFacts(certificate: Uint8Array | string): CertificateF
   try {
     const der = typeof certificate === 'string' ? derOf(certificate) : certificate
     if (der.length > DER_BYTES_MAX) return null
+    const fingerprint = fingerprintOf(der)
+    const before = known.get(fingerprint)
+    if (before !== undefined) return before
     const parsed = new x509.X509Certificate(Buffer.from(der))
     const names = parsed.getExtension(x509.SubjectAlternativeNameExtension)?.names.items ?? []
     const uris = names.filter(({ type }) => type === 'url')
@@ -35,7 +47,10 @@ export function certificateFacts(certificate: Uint8Array | string): CertificateF
     const identity = uris.length === 1 ? parseIdentityUri(uris[0]!.value) : null
     const { serialNumber, notBefore, notAfter } = parsed
     const serial = serialNumber.toLowerCase()
-    return { fingerprint: fingerprintOf(der), serial, identity, notBefore, notAfter }
+    const facts = { fingerprint, serial, identity, notBefore, notAfter }
+    if (known.size >= KNOWN_MAX) known.clear()
+    known.set(fingerprint, facts)
+    return facts
   } catch {
     return null
   }
