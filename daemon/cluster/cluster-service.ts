@@ -69,6 +69,8 @@ interface ClusterServiceOptions {
 /** What one host may take to join: keys, a few synced files, and its first words to the coordinator. */
 const JOIN_MS = 30_000
 const CHECK_MS = 5_000
+/** So long a host may be silent before it counts as down. */
+const RESTART_MS = 5_000
 /** A host that leaves starts anew: seconds, on a busy machine. */
 const LEAVE_MS = 15_000
 const LEAVE_POLL_MS = millis(200)
@@ -187,8 +189,8 @@ export class ClusterService implements ClusterFormation {
 
   /** @returns the cluster that the host has to leave first, if any */
   async #examine({ uuid, name }: PoolHost, sr: SrId, deadline: Deadline): Promise<SrId | null> {
-    const { pool, version } = this.#options
-    const found = await pool.call(uuid, 'cluster.check', {}, deadline.remainingMs(CHECK_MS))
+    const { version } = this.#options
+    const found = await this.#check(uuid, deadline)
     if (found.version !== version) {
       throw new XosanError('VERSION_DIFFERENT', { host: name, version: found.version, own: version })
     }
@@ -198,6 +200,20 @@ export class ClusterService implements ClusterFormation {
     }
     if (found.sr !== null && found.sr !== sr && found.holdsData) throw this.#inAnother(name, found.sr)
     return found.sr
+  }
+
+  /** A host that has just been told to leave starts anew, and is there again in a moment. */
+  async #check(host: HostId, deadline: Deadline): Promise<ControlResult<'cluster.check'>> {
+    const { pool, clock } = this.#options
+    const givenUpAt = clock.now() + RESTART_MS
+    for (;;) {
+      try {
+        return await pool.call(host, 'cluster.check', {}, deadline.remainingMs(CHECK_MS))
+      } catch (error) {
+        if (!hasCode(error, 'PEER_UNREACHABLE') || clock.now() > givenUpAt) throw error
+      }
+      await pause(clock, LEAVE_POLL_MS)
+    }
   }
 
   /**
