@@ -139,6 +139,7 @@ export class DatapathNode {
 
   async #takeUp(): Promise<void> {
     const { coordinator, identity, isOurs, clock, timing, log } = this.#options
+    let told = ''
     for (;;) {
       try {
         const { entries } = await coordinator.list(SRS_PREFIX)
@@ -152,7 +153,10 @@ export class DatapathNode {
         }
         return
       } catch (error) {
-        log('taking up volumes waits', { reason: reasonOf(error) })
+        const reason = reasonOf(error)
+        // A host that is in no SR, or whose coordinator is away, says so once and not twice a second.
+        if (reason !== told) log('taking up volumes waits', { reason })
+        told = reason
         await pause(clock, timing.rejoinIntervalMs)
       }
     }
