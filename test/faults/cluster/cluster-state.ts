@@ -12,7 +12,7 @@ import { replicaFiles, showVolume } from '../../../cli/lab/volume-watch.ts'
 import { type ControlResult } from '../../../rpc/control-api.ts'
 import { type TestLab } from '../../support/test-lab.ts'
 import { until } from './bounded.ts'
-import { type EtcdMemberStatus } from './etcd-status.ts'
+import { type EtcdMemberStatus } from './etcd-member-status.ts'
 
 const run = promisify(execFile)
 

@@ -11,21 +11,10 @@ import { millis } from '../../../core/units.ts'
 import { readClusterFile, trustPath } from '../../../daemon/cluster/cluster-file.ts'
 import { createNodeClock } from '../../../daemon/ports/node-clock.ts'
 import { nodeRandom } from '../../../daemon/ports/node-random.ts'
+import { type EtcdMemberStatus } from './etcd-member-status.ts'
 
 /** A member that is there answers within milliseconds, also without a quorum. */
 const CALL_MS = millis(3_000)
-
-export interface EtcdMemberStatus {
-  /** UUID of its host. */
-  readonly host: string
-  /** Null when it does not answer. */
-  readonly state: {
-    readonly leads: boolean
-    /** It knows a leader and has no trouble with its disk. */
-    readonly healthy: boolean
-    readonly learner: boolean
-  } | null
-}
 
 async function main(stateDirectory: string): Promise<EtcdMemberStatus[]> {
   const cluster = await readClusterFile(stateDirectory)
