@@ -12,12 +12,13 @@ import {
   type ServiceError,
   ChannelCredentials,
   Metadata,
+  connectivityState,
   credentials as grpcCredentials,
 } from '@grpc/grpc-js'
 import { type z } from 'zod'
 import { XosanError, reasonOf } from '../../core/errors.ts'
 import { type Clock } from '../../core/ports/clock.ts'
-import { type Millis } from '../../core/units.ts'
+import { type Millis, millis } from '../../core/units.ts'
 import { EtcdCallError } from './call-error.ts'
 import { type Method, WATCH } from './protocol.ts'
 
@@ -47,6 +48,8 @@ const ANSWER_BYTES_MAX = 160 * 1024 * 1024
 /** A member that is started again is found soon; etcd takes about as long to start. */
 const RECONNECT_MS_MIN = 100
 const RECONNECT_MS_MAX = 1_000
+/** A connection that is not made in this time may be one to a host that is no more; another one finds out. */
+const DIAL_MS = 5_000
 /**
  * Said in the handshake to a member that is known by its address. Else gRPC says the address itself, which RFC 6066 forbids
  * there and Node warns of (DEP0123); members do not look at it.
@@ -107,6 +110,7 @@ export class MemberLink {
   readonly #requireLeader: boolean
   readonly #open = new Set<{ cancel(): void }>()
   #client: Client
+  #dialledAt: Millis = millis(0)
   #answeredAt: Millis | null = null
   #failedAt: Millis | null = null
 
@@ -206,11 +210,16 @@ export class MemberLink {
    * ever less often. Calls that are under way on it may still end.
    */
   #redial(): void {
+    const { CONNECTING } = connectivityState
+    const dialling = this.#client.getChannel().getConnectivityState(false) === CONNECTING
+    // A member that stands still takes connections and shakes no hands; all that were begun would come to life at once.
+    if (dialling && this.#clock.now() - this.#dialledAt < DIAL_MS) return
     this.#client.close()
     this.#client = this.#dial()
   }
 
   #dial(): Client {
+    this.#dialledAt = this.#clock.now()
     const { tlsName } = this.member
     return new Client(this.name, this.#credentials, {
       'grpc.enable_retries': 0,
