@@ -253,7 +253,7 @@ async function main(config: Config, log: Log): Promise<void> {
     if (transport !== null) {
       const list = (revocation = new Revocation({
         directory: await TrustDirectory.open(trustPath(stateDirectory)),
-        self: host.name,
+        host: host.uuid,
         members: cluster.members,
         isJoining: id => clusterService.isJoining(id),
         coordinator,

@@ -8,7 +8,7 @@
  * Connections that exist are not looked at again by etcd, so a member starts anew when the list has changed, one
  * member after the other.
  */
-import { REVOKED_KEY } from '../../cluster/keys.ts'
+import { memberKey, MEMBERS_PREFIX, REVOKED_KEY } from '../../cluster/keys.ts'
 import { update } from '../../cluster/update.ts'
 import { reasonOf, XosanError } from '../../core/errors.ts'
 import { type Clock, type Timer } from '../../core/ports/clock.ts'
@@ -26,8 +26,7 @@ interface RevocationOptions {
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
-  /** Name of this host. */
-  readonly self: string
+  readonly host: HostId
   /** Whether a host is about to be a member: then its certificates are its own. */
   readonly isJoining: (host: HostId) => boolean
   /** Told that more certificates are revoked. */
@@ -63,7 +62,7 @@ export class Revocation {
 
   /** Revokes all that a host was ever given, and publishes that. @throws XosanError AUTHORITY_ELSEWHERE */
   async revoke(host: HostId): Promise<void> {
-    const { directory, self, log } = this.#options
+    const { directory, host: self, log } = this.#options
     const authority = await directory.authority()
     if (authority === null) throw new XosanError('AUTHORITY_ELSEWHERE', { host: self })
     await authority.revoke(host, new Date())
@@ -93,14 +92,19 @@ export class Revocation {
 
   /** On the host of the authority only: revokes what those have that are no members, and tells all. */
   async #publish(): Promise<void> {
-    const { directory, members, isJoining, coordinator, clock, random, log } = this.#options
+    const { host, directory, isJoining, coordinator, clock, random, log } = this.#options
     const authority = await directory.authority()
     if (authority === null) return
     const now = new Date()
-    for (const host of await authority.holders()) {
-      if (members.get(host) !== undefined || isJoining(host)) continue
-      await authority.revoke(host, now)
-      log.info('the certificates of a host are revoked', { host })
+    // As the coordinator says now: this host's own list may be from before its last start, and revoked is for good.
+    const { entries } = await coordinator.list(MEMBERS_PREFIX)
+    const listed = new Set(entries.map(({ key }) => key))
+    // A coordinator that does not know this very host is not the one that the cluster has.
+    if (!listed.has(memberKey(host))) return
+    for (const holder of await authority.holders()) {
+      if (listed.has(memberKey(holder)) || isJoining(holder)) continue
+      await authority.revoke(holder, now)
+      log.info('the certificates of a host are revoked', { host: holder })
     }
     const { entry } = await coordinator.read(REVOKED_KEY)
     if (await authority.isComplete(entry?.value ?? null)) return
