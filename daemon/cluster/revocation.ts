@@ -96,13 +96,15 @@ export class Revocation {
     const authority = await directory.authority()
     if (authority === null) return
     const now = new Date()
+    // In this order: who is let in meanwhile was joining a moment ago, or is on the list that is read after that.
+    const candidates = [...(await authority.holders())].filter(holder => !isJoining(holder))
     // As the coordinator says now: this host's own list may be from before its last start, and revoked is for good.
     const { entries } = await coordinator.list(MEMBERS_PREFIX)
     const listed = new Set(entries.map(({ key }) => key))
     // A coordinator that does not know this very host is not the one that the cluster has.
     if (!listed.has(memberKey(host))) return
-    for (const holder of await authority.holders()) {
-      if (listed.has(memberKey(holder)) || isJoining(holder)) continue
+    for (const holder of candidates) {
+      if (listed.has(memberKey(holder))) continue
       await authority.revoke(holder, now)
       log.info('the certificates of a host are revoked', { host: holder })
     }

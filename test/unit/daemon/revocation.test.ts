@@ -22,6 +22,9 @@ describe('the revocation of certificates', () => {
   let directory: TrustDirectory
   let entries: Map<string, string>
   let revocation: Revocation
+  let joining: Set<HostId>
+  /** What happens while the coordinator answers. */
+  let meanwhile: () => void
 
   const coordinator = {
     read: async (key: string) => {
@@ -30,6 +33,7 @@ describe('the revocation of certificates', () => {
     },
     list: async (prefix: string) => {
       const found = [...entries].filter(([key]) => key.startsWith(prefix))
+      meanwhile()
       return Promise.resolve({
         entries: found.map(([key, value]) => ({ key, value, revision: 1 })),
         revision: 1,
@@ -42,6 +46,8 @@ describe('the revocation of certificates', () => {
   } as unknown as Coordinator
 
   beforeEach(async () => {
+    joining = new Set()
+    meanwhile = () => undefined
     path = await mkdtemp(join(tmpdir(), 'xosan-revocation-'))
     directory = await TrustDirectory.open(join(path, 'trust'))
     const scope = { sr: randomUUID() as SrId, generation: 1 }
@@ -63,7 +69,7 @@ describe('the revocation of certificates', () => {
       // As after a start: this host does not know yet whom it let in just before it died.
       members: new MemberList([]),
       coordinator,
-      isJoining: () => false,
+      isJoining: host => joining.has(host),
       clock: createNodeClock(),
       random: nodeRandom,
       log: createLog('test', 'error'),
@@ -84,6 +90,14 @@ describe('the revocation of certificates', () => {
     entries.delete(memberKey(other))
     await revocation.current()
     assert.equal((await directory.revoked()).length, 1)
+  })
+
+  it('leaves a host alone that is let in while the coordinator answers', async () => {
+    entries.delete(memberKey(other))
+    joining.add(other)
+    meanwhile = () => joining.delete(other)
+    await revocation.current()
+    assert.deepEqual(await directory.revoked(), [])
   })
 
   it('takes nothing from anybody when the coordinator does not know this very host', async () => {
