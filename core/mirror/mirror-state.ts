@@ -5,8 +5,9 @@
  * goes to every connected replica at once and is acknowledged when every replica that the record counts as
  * in-sync has answered. A replica that fails holds the changes it has not answered until it is connected again
  * (then it gets them again) or the record says that it is not in-sync (then nobody waits for it). A read goes to one
- * in-sync replica and is returned only while every other in-sync replica owes this primary a promise, because then no
- * other host can have written in between. Whatever cannot go on now is held, never failed.
+ * in-sync replica. Both are told to the client only while every other in-sync replica owes this primary a promise,
+ * because then no other host can have the volume: a read may be old otherwise, and a change one of two writers'.
+ * Whatever cannot go on now is held, never failed.
  */
 import { type ByteLength, type ByteOffset, type Millis, type RegionIndex, type ReplicaId } from '../units.ts'
 import { endRegion, firstRegion } from '../units.ts'
@@ -82,6 +83,8 @@ export class MirrorState {
   readonly #order = new RequestOrder<MirrorRequest>()
   /** Started and not finished, by number. */
   readonly #running = new Map<number, MirrorRequest>()
+  /** Changes that everybody who counts had answered when they were put here. */
+  readonly #answered = new Set<MirrorRequest>()
   /** Requests that may run as far as the order goes but must wait for something else. */
   #held: MirrorRequest[] = []
   #effects: Effect[] = []
@@ -95,8 +98,9 @@ export class MirrorState {
   #flushMustFail = false
   #onlyDurable = false
 
-  /** What is to be done, in order; empty afterwards. */
-  takeEffects(): Effect[] {
+  /** What is to be done, in order; empty afterwards. To be called after every event. */
+  takeEffects(now: Millis): Effect[] {
+    this.#acknowledgeAnswered(now)
     const effects = this.#effects
     if (effects.length > 0) this.#effects = []
     return effects
@@ -366,22 +370,36 @@ export class MirrorState {
     this.#settle(request)
   }
 
-  /** Acknowledges a change when nobody who counts is waited for, and ends it when nobody at all is. */
+  /** A change may be acknowledged when nobody who counts is waited for, and ends when nobody at all is. */
   #settle(request: MirrorRequest): void {
     if (request.access !== 'change') return
     if (!request.acknowledged) {
-      for (const replica of request.pending) {
-        if (ACKNOWLEDGEMENT[this.#link(replica).standing]['none yet'] === 'wait') return
-      }
-      if (this.#onlyDurable && !request.shape.durable) return
-      // Nobody to wait for means nobody has it: only while the volume is being opened again.
-      if (!this.#anyInSync()) return
+      if (this.#isAnswered(request)) this.#answered.add(request)
+    } else if (request.pending.size === 0) this.#finish(request)
+  }
+
+  #isAnswered({ pending, shape }: MirrorRequest): boolean {
+    for (const replica of pending) {
+      if (ACKNOWLEDGEMENT[this.#link(replica).standing]['none yet'] === 'wait') return false
+    }
+    if (this.#onlyDurable && !shape.durable) return false
+    // Nobody to wait for means nobody has it: only while the volume is being opened again.
+    return this.#anyInSync()
+  }
+
+  /** A primary that was stopped may find answers that came long ago: by now another host may have the volume. */
+  #acknowledgeAnswered(now: Millis): void {
+    if (this.#answered.size === 0 || !this.promisesHold(now)) return
+    for (const request of this.#answered) {
+      this.#answered.delete(request)
+      // It may be waited for again since, or have been held.
+      if (!this.#running.has(request.number) || !this.#isAnswered(request)) continue
       request.acknowledged = true
       if (request.shape.kind === 'flush') this.#flushedUpTo = Math.max(this.#flushedUpTo, request.number)
       else if (!request.shape.durable) this.#lastUnflushed = this.#lastNumber + 1
       this.#effects.push({ do: 'acknowledge', request })
+      if (request.pending.size === 0) this.#finish(request)
     }
-    if (request.pending.size === 0) this.#finish(request)
   }
 
   #finish(request: MirrorRequest): void {

@@ -2,7 +2,7 @@
  * Carries the guest's requests: hands them to the state, does what it decides, and tells the client what came of it.
  */
 import { XosanError } from '../../core/errors.ts'
-import { type MirrorRequest, type RequestShape } from '../../core/mirror/mirror-state.ts'
+import { type Effect, type MirrorRequest, type RequestShape } from '../../core/mirror/mirror-state.ts'
 import { type ByteLength, type ByteOffset, type RegionIndex, type ReplicaId } from '../../core/units.ts'
 import { type MirrorContext } from './mirror-context.ts'
 import { type ReplicaLink } from './replica-link.ts'
@@ -98,8 +98,9 @@ export class RequestCarrier {
     // What is done below may decide more; the loop takes it up in order.
     if (this.#draining) return
     this.#draining = true
-    const { state } = this.#context
-    for (let effects = state.takeEffects(); effects.length > 0; effects = state.takeEffects()) {
+    const { state, options } = this.#context
+    const take = (): Effect[] => state.takeEffects(options.clock.now())
+    for (let effects = take(); effects.length > 0; effects = take()) {
       for (const effect of effects) {
         switch (effect.do) {
           case 'send':

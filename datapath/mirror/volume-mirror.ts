@@ -408,9 +408,13 @@ export class VolumeMirror implements LinkOwner, CopyHost {
   }
 
   promised(link: ReplicaLink, until: Millis): void {
-    if (this.#context.links.get(link.record.replica) !== link) return
-    this.#context.state.promised(link.record.replica, until)
-    this.#context.carrier.drain()
+    const { links, state, carrier, changed } = this.#context
+    if (links.get(link.record.replica) !== link) return
+    const before = state.runningCount
+    state.promised(link.record.replica, until)
+    carrier.drain()
+    // Changes that waited for nothing but this have ended, and a close may wait for that.
+    if (state.runningCount !== before) changed.notify()
   }
 
   async exclude(link: ReplicaLink, reason: string): Promise<void> {

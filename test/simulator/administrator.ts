@@ -178,6 +178,7 @@ export class Administrator {
       hotSectors,
       sectors: VOLUME_BYTES / SECTOR_BYTES,
       tenure,
+      host: host.name,
       nextValue: () => ++this.#lastValue,
       quietUntil: () => volume.quietUntil,
       mayLoseWrites: () => takenUp || volume.splits > 0,

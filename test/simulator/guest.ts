@@ -15,6 +15,8 @@ interface GuestOptions {
   /** How many sectors there are. */
   readonly sectors: number
   readonly tenure: number
+  /** Name of the host that serves it. */
+  readonly host: string
   readonly nextValue: () => number
   /** Until when nobody works, in milliseconds of virtual time. */
   readonly quietUntil: () => number
@@ -217,7 +219,7 @@ export class Guest {
     durable: boolean,
     act: (offset: ByteOffset) => Promise<void>
   ): Promise<void> {
-    const { world, history, tenure, problem, log } = this.#options
+    const { world, history, tenure, host, problem, log } = this.#options
     const entry = {
       kind: 'write' as const,
       value,
@@ -228,6 +230,7 @@ export class Guest {
       durableAt: Infinity,
       durable,
       tenure,
+      host,
     }
     history.write(entry)
     log(`write ${value} to sectors ${first}+${count}${durable ? ' durably' : ''}`)

@@ -31,6 +31,8 @@ export interface WriteEntry {
   /** When it was certain to survive the loss of all power. */
   durableAt: number
   readonly tenure: number
+  /** Name of the host that served it. */
+  readonly host: string
   /** The guest asked for it to be durable when it is acknowledged. */
   readonly durable: boolean
   /**
@@ -59,8 +61,8 @@ export class History {
   #segmentStart = 0
   /** Values that each sector may hold at the start of the segment; undefined: only what the first segment has, zeros. */
   #survivors: Set<number>[] | undefined
-  /** When each tenure was first acknowledged a write. */
-  readonly #firstAcknowledged = new Map<number, number>()
+  /** Where and when each tenure was first acknowledged a write. */
+  readonly #firstAcknowledged = new Map<number, { readonly host: string; readonly at: number }>()
   readonly #writtenRegions = new Set<number>()
   /** Requests of the guests, of any kind. */
   requests = 0
@@ -85,12 +87,14 @@ export class History {
   /** A write was acknowledged. @returns why that is wrong, or null */
   acknowledged(entry: WriteEntry, now: number): string | null {
     entry.acknowledgedAt = now
-    for (const [tenure, at] of this.#firstAcknowledged) {
-      if (tenure > entry.tenure && entry.invokedAt > at) {
-        return `P3: tenure ${entry.tenure} had a write acknowledged that began after tenure ${tenure} had one acknowledged`
+    for (const [tenure, { host, at }] of this.#firstAcknowledged) {
+      if (tenure > entry.tenure && host !== entry.host) {
+        return `P3: tenure ${entry.tenure} on ${entry.host} had a write acknowledged at ${now.toFixed(3)}, tenure ${tenure} on ${host} had one at ${at.toFixed(3)}`
       }
     }
-    if (!this.#firstAcknowledged.has(entry.tenure)) this.#firstAcknowledged.set(entry.tenure, now)
+    if (!this.#firstAcknowledged.has(entry.tenure)) {
+      this.#firstAcknowledged.set(entry.tenure, { host: entry.host, at: now })
+    }
     return null
   }
 
@@ -229,6 +233,7 @@ export class History {
       durableAt: at,
       durable: true,
       tenure: 0,
+      host: '',
     }
     if (this.#survivors === undefined) return { ...entry, value: ZEROS }
     const written = new Set(writes.map(({ value }) => value))

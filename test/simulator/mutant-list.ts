@@ -52,6 +52,12 @@ export const MUTANTS: readonly Mutant[] = [
     replace: '',
   },
   {
+    name: 'a change is acknowledged without asking whether promises still hold',
+    file: 'core/mirror/mirror-state.ts',
+    find: 'if (this.#answered.size === 0 || !this.promisesHold(now)) return',
+    replace: 'if (this.#answered.size === 0) return',
+  },
+  {
     name: 'a replica accepts a higher epoch although it owes a promise',
     file: 'core/mirror/replica-rights.ts',
     find: 'const remainingMs = this.#owedFor(request, now, renewedAt)',

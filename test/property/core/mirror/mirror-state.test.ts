@@ -5,7 +5,8 @@ import { RegionSet } from '../../../../core/mirror/region-set.ts'
 import { type ReplicaId, byteLength, byteOffset } from '../../../../core/units.ts'
 import { ms, replicaOn } from '../../../unit/core/mirror/samples.ts'
 
-const PROMISED = 1e9
+/** How long a promise is good for, in milliseconds. */
+const PROMISED = 1000
 const REPLICAS = ['a', 'b', 'c'].map(replicaOn)
 const KINDS = ['write', 'write', 'write', 'zero', 'read', 'read', 'flush', 'lock'] as const
 
@@ -24,6 +25,7 @@ const event = fc.oneof(
   { weight: 4, arbitrary: fc.record({ link: fc.nat(2), turn: fc.constantFrom('off', 'on', 'standing') }) },
   { weight: 1, arbitrary: fc.record({ serve: fc.boolean() }) },
   { weight: 1, arbitrary: fc.record({ durable: fc.boolean() }) },
+  { weight: 4, arbitrary: fc.record({ promise: fc.constantFrom(null, null, 0, 1, 2) }) },
   { weight: 1, arbitrary: fc.record({ powerLoss: fc.constant(true) }) }
 )
 
@@ -44,6 +46,9 @@ class Trial {
   readonly #holds = new Map<ReplicaId, Set<MirrorRequest>>(REPLICAS.map(replica => [replica, new Set()]))
   readonly #open = new Set<MirrorRequest>()
   readonly #locks = new Set<MirrorRequest>()
+  /** Until when each replica's last promise is good; those that are not renewed lapse with `#now`. */
+  readonly #promised = new Map<ReplicaId, number>()
+  #now = 0
   #onlyDurable = false
   /** Acknowledged, not durable, and not covered by a flush that was submitted afterwards. */
   #unflushed = new Set<MirrorRequest>()
@@ -72,7 +77,7 @@ class Trial {
     if (at < this.#sent.length) {
       const [{ request, replica }] = this.#sent.splice(at, 1) as [Sent]
       if (request.access === 'change') this.#holds.get(replica)!.add(request)
-      this.#state.answered(request, replica, ms(0))
+      this.#state.answered(request, replica, ms(this.#now))
     } else if (locks.length > 0) {
       const lock = locks[at - this.#sent.length]!
       this.#locks.delete(lock)
@@ -101,6 +106,13 @@ class Trial {
     this.#drain()
   }
 
+  /** A replica promises anew; without one all promises lapse. */
+  promise(index: number | null): void {
+    if (index === null) this.#now += PROMISED
+    else this.#promise(REPLICAS[index]!)
+    this.#drain()
+  }
+
   /** All hosts lose power and the volume is opened again: what is not flushed is gone everywhere. */
   losePower(): void {
     this.#state.hold()
@@ -120,7 +132,10 @@ class Trial {
   end(): void {
     this.onlyDurable(false)
     this.serve(true)
-    for (const replica of REPLICAS) this.#connect(replica)
+    for (const replica of REPLICAS) {
+      this.#connect(replica)
+      this.#promise(replica)
+    }
     this.#drain()
     for (let count = 0; this.#sent.length + this.#locks.size > 0; count++) {
       assert(count < 10_000, 'it goes on for ever')
@@ -138,9 +153,14 @@ class Trial {
   #link(): void {
     for (const replica of REPLICAS) {
       this.#state.addLink(replica, false)
-      this.#state.promised(replica, ms(PROMISED))
+      this.#promise(replica)
     }
     this.#stand()
+  }
+
+  #promise(replica: ReplicaId): void {
+    this.#promised.set(replica, this.#now + PROMISED)
+    this.#state.promised(replica, ms(this.#now + PROMISED))
   }
 
   #stand(): void {
@@ -195,7 +215,7 @@ class Trial {
   }
 
   #drain(): void {
-    for (const effect of this.#state.takeEffects()) {
+    for (const effect of this.#state.takeEffects(ms(this.#now))) {
       if (effect.do === 'send' || effect.do === 'read') {
         assert(this.#connected.has(effect.replica), 'sent to nobody')
         assert.notEqual(this.#standings.get(effect.replica), 'stale')
@@ -214,6 +234,15 @@ class Trial {
   #acknowledged(request: MirrorRequest): void {
     assert(this.#open.delete(request), 'answered once')
     if (request.shape.kind === 'lock') this.#locks.add(request)
+    else {
+      for (const [replica, standing] of this.#standings) {
+        if (standing === 'in-sync')
+          assert(
+            this.#promised.get(replica)! > this.#now,
+            `${request.number} without a promise of ${replica}`
+          )
+      }
+    }
     if (request.access !== 'change') return
     for (const [replica, standing] of this.#standings) {
       if (standing === 'in-sync')
@@ -237,7 +266,7 @@ class Trial {
 describe('a primary, by law', () => {
   it('acknowledges what all in-sync replicas hold and nothing else, and leaves no request behind when all is well', () => {
     fc.assert(
-      fc.property(fc.array(event, { maxLength: 60 }), events => {
+      fc.property(fc.array(event, { maxLength: 60, size: 'max' }), events => {
         const trial = new Trial()
         for (const one of events) {
           if ('kind' in one) trial.submit(one.kind, one.offset, one.length)
@@ -245,6 +274,7 @@ describe('a primary, by law', () => {
           else if ('link' in one) trial.turn(one.link, one.turn)
           else if ('serve' in one) trial.serve(one.serve)
           else if ('durable' in one) trial.onlyDurable(one.durable)
+          else if ('promise' in one) trial.promise(one.promise)
           else trial.losePower()
         }
         trial.end()

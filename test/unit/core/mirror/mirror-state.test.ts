@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict'
 import { ACKNOWLEDGEMENT } from '../../../../core/mirror/acknowledgement.ts'
-import { type MirrorRequest, MirrorState, type RequestKind } from '../../../../core/mirror/mirror-state.ts'
+import {
+  type Effect,
+  type MirrorRequest,
+  MirrorState,
+  type RequestKind,
+} from '../../../../core/mirror/mirror-state.ts'
 import { RegionSet } from '../../../../core/mirror/region-set.ts'
 import { REGION_BYTES, type RegionIndex, byteLength, byteOffset } from '../../../../core/units.ts'
 import { ms, replicaOn } from './samples.ts'
@@ -12,6 +17,7 @@ const NOW = ms(1000)
 class Primary {
   readonly state = new MirrorState()
   readonly unreconciled = new RegionSet(REGIONS)
+  #taken: Effect[] = []
 
   constructor(letters: string, options: { serving?: boolean; connected?: boolean } = {}) {
     for (const letter of letters.toLowerCase().replaceAll('+', ''))
@@ -21,7 +27,7 @@ class Primary {
       for (const letter of letters.toLowerCase().replaceAll('+', '')) this.connect(letter)
     }
     if (options.serving !== false) this.state.serve(this.unreconciled)
-    this.state.takeEffects()
+    this.state.takeEffects(NOW)
   }
 
   stand(letters: string): void {
@@ -58,18 +64,21 @@ class Primary {
 
   /** Replicas answer a request. */
   answer(request: MirrorRequest, letters: string, now = NOW): void {
-    for (const letter of letters) this.state.answered(request, replicaOn(letter), now)
+    for (const letter of letters) {
+      this.state.answered(request, replicaOn(letter), now)
+      this.#taken.push(...this.state.takeEffects(now))
+    }
   }
 
   /** A write that is acknowledged and finished. */
   written(letters: string, offset = 0, durable = false): void {
     this.answer(this.write(offset, durable), letters)
-    this.state.takeEffects()
+    this.effects()
   }
 
   /** What is to be done since the last call, in words: `send 1 to a`, with the numbers of the requests. */
-  effects(): string[] {
-    return this.state.takeEffects().map(effect => {
+  effects(now = NOW): string[] {
+    return [...this.#taken.splice(0), ...this.state.takeEffects(now)].map(effect => {
       if (effect.do === 'reconcile') return `reconcile ${effect.region}`
       const words = `${effect.do} ${effect.request.number}`
       return 'replica' in effect ? `${words} to ${effect.replica.at(-1)!}` : words
@@ -101,6 +110,32 @@ describe('a change on its primary', () => {
     primary.answer(request, 'ca')
     assert.deepEqual(primary.effects(), [])
     primary.answer(request, 'b')
+    assert.deepEqual(primary.effects(), ['acknowledge 1', 'finished 1'])
+  })
+
+  it('is not acknowledged while an in-sync replica owes no promise, and is when there is a new one', () => {
+    const primary = new Primary('AB')
+    const request = primary.write()
+    primary.effects()
+    primary.answer(request, 'ab', ms(NOW + 3000))
+    assert.deepEqual(primary.effects(ms(NOW + 3000)), [])
+    assert.equal(primary.state.runningCount, 1)
+    primary.state.promised(replicaOn('b'), ms(NOW + 6000))
+    assert.deepEqual(primary.effects(ms(NOW + 3001)), ['acknowledge 1', 'finished 1'])
+  })
+
+  it('is not acknowledged when, before there is a new promise, it is waited for again', () => {
+    const primary = new Primary('AB')
+    const request = primary.write()
+    primary.effects()
+    primary.answer(request, 'ab', ms(NOW + 3000))
+    assert.deepEqual(primary.effects(ms(NOW + 3000)), [])
+    // The volume is opened again.
+    primary.state.addLink(replicaOn('b'), false)
+    primary.stand('AB')
+    primary.state.promised(replicaOn('b'), ms(NOW + 6000))
+    assert.deepEqual(primary.effects(ms(NOW + 3001)), [])
+    primary.answer(request, 'b', ms(NOW + 3002))
     assert.deepEqual(primary.effects(), ['acknowledge 1', 'finished 1'])
   })
 
