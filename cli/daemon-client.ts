@@ -22,10 +22,14 @@ export class DaemonClient {
   }
 
   /** @throws XosanError the daemon's; DAEMON_UNREACHABLE; DEADLINE_EXCEEDED */
-  call<M extends ControlMethod>(method: M, params: ControlParams<M>): Promise<ControlResult<M>> {
+  call<M extends ControlMethod>(
+    method: M,
+    params: ControlParams<M>,
+    deadlineMs = DEADLINE_MS
+  ): Promise<ControlResult<M>> {
     // The table's entry and its result belong together by key, which the compiler cannot follow through a union.
     const schema = controlApi[method].result as unknown as z.ZodType<ControlResult<M>>
-    return this.#client.call(method, params, schema, { deadlineMs: DEADLINE_MS })
+    return this.#client.call(method, params, schema, { deadlineMs })
   }
 
   close(): void {

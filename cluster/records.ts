@@ -60,6 +60,8 @@ export interface SrRecord {
   }
   readonly hosts: readonly HostId[]
   readonly createdBy: HostId
+  /** Holds the key of the cluster's authority; absent: who created it. */
+  readonly authority?: HostId
   /** Present while it is being created or destroyed: then no volume may be made in it. */
   readonly operation?: Operation
 }
@@ -129,6 +131,7 @@ const srSchema = z.strictObject({
   }),
   hosts: z.array(hostId),
   createdBy: hostId,
+  authority: hostId.exactOptional(),
   operation: operationSchema.exactOptional(),
 }) satisfies z.ZodType<SrRecord>
 

@@ -223,8 +223,14 @@ export const ERRORS = {
   },
   AUTHORITY_ELSEWHERE: {
     sentence: 'Host {host} does not hold the key of the authority, so it can let nobody in.',
-    next: 'Another host is asked: the one on which the SR was created holds it.',
+    next: 'Another host is asked. If the one that holds it is lost, remove it (`xosan host remove`): another one takes its place.',
     retriable: false,
+  },
+  SUCCESSION_WAITS: {
+    sentence:
+      'The host to remove holds the key of the authority; for another one to take its place every other host has to answer, and {host} does not: {reason}',
+    next: 'Nothing was changed. Start that host, or remove it first (`xosan host remove`), and try again.',
+    retriable: true,
   },
   CLOCKS_DIFFER: {
     sentence: "The time of day on host {host} differs from this host's by {hours} hours.",

@@ -36,6 +36,7 @@ import { finishLeaving } from './cluster/finish-leaving.ts'
 import { HostCluster } from './cluster/host-cluster.ts'
 import { createPool } from './cluster/pool.ts'
 import { Revocation } from './cluster/revocation.ts'
+import { Succession } from './cluster/succession.ts'
 import { readConfig, type Config } from './config.ts'
 import { Datapaths } from './datapaths.ts'
 import { RemoteHosts } from './hosts.ts'
@@ -60,6 +61,9 @@ const REGISTER_MS = 10_000
 
 /** A host that does not answer in this time is taken to be down, until the next look. */
 const PING_MS = 2000
+const SUCCESSION_UNFINISHED =
+  'Another host is taking the place of the one that held the authority. If nobody is removing a host now, that was ' +
+  'broken off: remove that host once more (`xosan host remove`).'
 /** The answer to the call that ends this program shall still get out. */
 const ANSWER_FIRST_MS = millis(200)
 
@@ -111,10 +115,9 @@ async function main(config: Config, log: Log): Promise<void> {
   })
   const operations = new Operations(host.uuid, random)
   const references = new References(join(runDirectory, 'references.json'), boot)
-  /** The host that made the SR holds its authority. */
-  const holder = (): HostAgent | null => {
+  const holder = (): HostId | null => {
     const sr = cluster.file === null ? null : metadata.sr(cluster.file.sr)
-    return sr === null ? null : agent(sr.createdBy)
+    return sr === null ? null : (sr.authority ?? sr.createdBy)
   }
   const reloadCluster = async (): Promise<void> => {
     await cluster.reload()
@@ -128,7 +131,10 @@ async function main(config: Config, log: Log): Promise<void> {
     clock,
     random,
     log,
-    holder,
+    holder: () => {
+      const id = holder()
+      return id === null ? null : agent(id)
+    },
     reload: reloadCluster,
   })
   const peers = peerMethods({
@@ -175,11 +181,12 @@ async function main(config: Config, log: Log): Promise<void> {
           log,
         })
       : null
+  const pool = createPool(config, clock)
   const clusterService: ClusterService = new ClusterService({
     config,
     version: packageJson.version,
     cluster,
-    pool: createPool(config, clock),
+    pool,
     member: etcdPart,
     clock,
     random,
@@ -187,6 +194,19 @@ async function main(config: Config, log: Log): Promise<void> {
     holdsData: sr => stores.holdsData(sr),
     reloadDatapaths: () => datapaths.reload('cluster.reload'),
     exitSoon: () => clock.after(ANSWER_FIRST_MS, () => process.kill(process.pid, 'SIGTERM')),
+  })
+  const succession = new Succession({
+    config,
+    cluster,
+    pool,
+    clock,
+    random,
+    log,
+    revocationsCurrent: async () => revocation?.current(),
+    reload: reloadCluster,
+    renewal,
+    etcdRestarted: async () => etcdPart?.restarted(),
+    synchronise: () => metadata.synchronise(timing.coordinatorCallMs),
   })
   const context: VolumeContext = {
     host: host.uuid,
@@ -224,6 +244,7 @@ async function main(config: Config, log: Log): Promise<void> {
       .map(({ key, reason }) => `The record ${key} cannot be read: ${reason}.`),
     ...janitor.warnings,
     ...renewal.warnings,
+    ...(succession.unfinished ? [SUCCESSION_UNFINISHED] : []),
   ]
   const control = new RpcServer({ log: logEvent(log, 'control') })
   const handlers = controlMethods({
@@ -231,6 +252,7 @@ async function main(config: Config, log: Log): Promise<void> {
     self: host,
     cluster,
     service: clusterService,
+    succession,
     holder,
     log,
     datapaths,

@@ -108,11 +108,21 @@ export const controlApi = {
   },
   /** Leaves the cluster of an SR and forgets its keys. xosand ends for that, and starts anew. */
   'cluster.leave': { params: z.object({ sr: srId }), result: z.null() },
+  /** Trusts these authorities, the one to be certified by last. Ends when etcd on this host does, too. */
+  'cluster.trust': {
+    params: z.object({ sr: srId, authoritiesPem: z.string().max(64 * 1024) }),
+    result: z.null(),
+  },
+  /** Has this host's certificate renewed by the last authority that it trusts, and uses it. */
+  'cluster.certify': { params: z.object({ sr: srId }), result: z.null() },
   /** Ends the membership of a host, by name or UUID: its certificates are worthless from now on. */
   'host.remove': {
     params: z.object({ host: z.string().min(1).max(255) }),
-    /** `revoked`: etcd refuses it, too; else as soon as the host of the authority is back. */
-    result: z.object({ host: hostId, revoked: z.boolean() }),
+    /**
+     * `revoked`: etcd refuses it, too; else as soon as the host of the authority is back. `successor`: the host that holds
+     * the authority from now on, when the one that was removed did.
+     */
+    result: z.object({ host: hostId, revoked: z.boolean(), successor: hostId.nullable() }),
   },
   /** Writes this host's key and certificates into a new directory, as NBD tools read them. */
   'trust.export': {

@@ -81,7 +81,7 @@ export class CertificateAuthority {
   /** Hosts with certificates that are not revoked; also those whose certificates have ended. */
   async holders(): Promise<ReadonlySet<HostId>> {
     const issued = await this.#store.changeIssued(all => all)
-    return new Set(issued.filter(({ revoked }) => !revoked).map(({ host }) => host))
+    return new Set(issued.flatMap(({ host, revoked }) => (revoked || host === null ? [] : [host])))
   }
 
   /** Whether a revocation list of this authority holds all that is revoked. @param pem null: there is none yet */

@@ -5,7 +5,8 @@ import { hostId } from '../rpc/identifiers.ts'
 /** A certificate that left, or was about to leave, the host of the authority. */
 export interface IssuedCertificate {
   readonly serial: string
-  readonly host: HostId
+  /** Null: by an authority of before, which has revoked it. */
+  readonly host: HostId | null
   readonly notAfter: Date
   readonly revoked: boolean
 }
@@ -16,7 +17,7 @@ export const issuedSchema = z.strictObject({
   issued: z.array(
     z.strictObject({
       serial: z.string().regex(/^[0-9a-f]{2,40}$/),
-      host: hostId,
+      host: hostId.nullable(),
       notAfter: z.iso.datetime().transform(text => new Date(text)),
       revoked: z.boolean(),
     })

@@ -66,6 +66,8 @@ export class Renewal {
   #inUseSince: Millis | null
   #timer: Timer | null = null
   #running = false
+  /** The last pass, which may be over. */
+  #passed: Promise<void> = Promise.resolve()
   /** Authorities have changed while a pass was under way. */
   #again = false
   #closed = false
@@ -97,10 +99,28 @@ export class Renewal {
     else this.#schedule(START_MS)
   }
 
+  /**
+   * Renews now what another authority has signed than the last one, and uses it at once.
+   * @throws XosanError what the host of the authority says; CERTIFICATE_REFUSED; what `use` throws
+   */
+  async renewNow(): Promise<void> {
+    while (this.#running) await this.#passed
+    this.#running = true
+    try {
+      if (this.#due() !== 'fresh') await this.#renew()
+      if (this.#inUseSince === null) await this.#use()
+    } finally {
+      this.#running = false
+      this.#schedule(this.#next(null))
+    }
+  }
+
   #schedule(delayMs: Millis): void {
     this.#timer?.cancel()
     if (this.#closed) return
-    this.#timer = this.#ports.clock.after(delayMs, () => void this.#pass())
+    this.#timer = this.#ports.clock.after(delayMs, () => {
+      if (!this.#running) this.#passed = this.#pass()
+    })
   }
 
   /** Never rejects. */

@@ -4,10 +4,11 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { hasCode, reasonOf, XosanError } from '../core/errors.ts'
 import { type Authority } from './authority.ts'
-import { certificateFacts } from './certificate.ts'
+import { certificateFacts, certificatesIn } from './certificate.ts'
 import { CertificateAuthority, type IssuedStore } from './certificate-authority.ts'
 import { type HostIdentity } from './identity.ts'
 import { type IssuedCertificate, issuedSchema, issuedText } from './issued.ts'
+import { signerOf } from './issued-certificate.ts'
 import { memberSchema } from './member-text.ts'
 import { type Member } from './members.ts'
 import { readRevocationList } from './revocation.ts'
@@ -96,13 +97,42 @@ export class TrustDirectory implements IssuedStore {
     await this.#inTurn(async () => this.#replace(HOST_FILE, keyPem + certificatePem))
   }
 
-  /** Replaces the authorities to trust, the one to be certified by last: for a succession. */
+  /**
+   * Replaces the authorities to trust, the one to be certified by last: for a succession.
+   * @throws XosanError INVALID_ARGUMENT when this host's own certificate, or the list of revoked ones, is of none of them:
+   *   without them nobody would let this host in
+   */
   async saveAuthorities(authoritiesPem: string): Promise<void> {
+    const invalid = (reason: string): XosanError =>
+      new XosanError('INVALID_ARGUMENT', { what: 'the authorities to trust', reason })
+    const credentials = await this.credentials()
+    if (credentials !== null && signerOf(credentials.certificatePem, authoritiesPem) === null) {
+      throw invalid("none of them has signed this host's certificate")
+    }
+    const revoked = await this.#read(REVOKED_FILE)
+    if (revoked !== null) {
+      await readRevocationList(revoked, authoritiesPem).catch((error: unknown) => {
+        throw invalid(`the list of revoked certificates: ${reasonOf(error)}`)
+      })
+    }
     await this.#inTurn(async () => this.#replace(AUTHORITIES_FILE, authoritiesPem))
   }
 
-  /** @returns null on every host but the one that holds it @throws XosanError TRUST_FILE_UNSAFE */
+  /**
+   * The authority at work.
+   * @returns null on every host but the one that holds it, and there until this host trusts it, and when another one
+   *   has succeeded it
+   * @throws XosanError TRUST_FILE_UNSAFE
+   */
   async authority(): Promise<CertificateAuthority | null> {
+    const authority = await this.ownAuthority()
+    if (authority === null) return null
+    const authoritiesPem = (await this.#read(AUTHORITIES_FILE)) ?? ''
+    return certificatesIn(authoritiesPem).at(-1) === authority.certificatePem ? authority : null
+  }
+
+  /** The authority whose key is on this host, trusted or not; null on most. @throws XosanError TRUST_FILE_UNSAFE */
+  async ownAuthority(): Promise<CertificateAuthority | null> {
     const text = await this.#read(AUTHORITY_FILE)
     const credentials = await this.credentials()
     if (text === null || credentials === null) return null

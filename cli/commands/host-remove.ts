@@ -14,6 +14,8 @@ interface RemoveOptions extends DaemonOptions {
 
 /** So many volumes are named in a sentence; with more it would say less. */
 const NAMED_MAX = 5
+/** When the host holds the authority, every member of etcd is restarted twice. */
+const REMOVE_MS = 600_000
 
 export function addHostRemoveCommand(host: Command): void {
   withDaemon(host.command('remove'))
@@ -33,9 +35,16 @@ export function addHostRemoveCommand(host: Command): void {
           process.exitCode = EXIT.failed
           return
         }
-        const removed = await daemon.call('host.remove', { host: host.uuid })
+        out.progress(`Removing ${host.name}; if it holds the authority, every host gets a new certificate`)
+        const removed = await daemon.call('host.remove', { host: host.uuid }, REMOVE_MS)
         out.result(removed)
         out.line(`${host.name} is removed.`)
+        if (removed.successor !== null) {
+          out.paragraph(
+            'It held the authority, and nobody trusts that any more: this host holds the new one.',
+            ''
+          )
+        }
         if (!removed.revoked) {
           out.paragraph(
             'The host that holds the authority could not be asked, so etcd still trusts the certificates of ' +

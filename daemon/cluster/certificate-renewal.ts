@@ -68,6 +68,17 @@ export class CertificateRenewal {
     this.#loop.start()
   }
 
+  /** Trusts these authorities, which are on disk, the one to be certified by last. */
+  trust(authoritiesPem: string): void {
+    this.#loop?.trust(authoritiesPem)
+  }
+
+  /** Has this host certified by the last of them, at once. @throws XosanError NOT_IN_CLUSTER, and as `Renewal.renewNow` */
+  async renewNow(): Promise<void> {
+    if (this.#loop === null) throw new XosanError('NOT_IN_CLUSTER', {})
+    await this.#loop.renewNow()
+  }
+
   /** Answers a member that wants a new certificate. @throws XosanError AUTHORITY_ELSEWHERE, PEER_NOT_TRUSTED */
   async renew(params: RenewalParams<'trust.renew'>, caller: Caller): Promise<RenewalResult<'trust.renew'>> {
     return (await this.#handlers())['trust.renew'](params, caller)

@@ -50,10 +50,15 @@ export class EtcdPart implements CoordinatorMember {
     await this.#keeper.untilComplete(deadlineMs)
   }
 
-  /** Makes this host's member read authorities and revoked certificates again, when it is its turn. */
+  /** Makes this host's member, if it has one, read authorities and revoked certificates again, when it is its turn. */
+  async restarted(): Promise<void> {
+    await this.#keeper?.restartForCertificates()
+  }
+
+  /** The same, without waiting for it. */
   restart(): void {
     const { log } = this.#options
-    this.#keeper?.restartForCertificates().catch((error: unknown) => {
+    this.restarted().catch((error: unknown) => {
       log.warn("this host's member of etcd was not restarted; it keeps the connections that it has", {
         reason: String(error),
       })

@@ -14,8 +14,9 @@ export interface PoolHost {
   readonly address: string
 }
 
-/** What a host can be asked by whoever is root on it, before the hosts know each other. */
-export type PoolMethod = 'cluster.check' | 'cluster.invite' | 'cluster.join' | 'cluster.leave'
+/** What a host can be asked by whoever is root on it, before the hosts know each other, and about what they trust. */
+export type PoolMethod =
+  'cluster.check' | 'cluster.invite' | 'cluster.join' | 'cluster.leave' | 'cluster.trust' | 'cluster.certify'
 
 /** Who is in the pool, and a way to its hosts that does not need a cluster. */
 export interface Pool {

@@ -1,30 +1,41 @@
 import { XosanError } from '../../core/errors.ts'
+import { type HostId } from '../../core/units.ts'
 import { type ControlResult } from '../../rpc/control-api.ts'
 import { exportToolCertificates } from '../../trust/tool-certificates.ts'
-import { type HostAgent, type VolumeContext } from '../../volume/context.ts'
+import { type VolumeContext } from '../../volume/context.ts'
 import { type ClusterFile } from '../cluster/cluster-file.ts'
 import { type ClusterService } from '../cluster/cluster-service.ts'
 import { type HostCluster } from '../cluster/host-cluster.ts'
 import { removeHost } from '../cluster/host-removal.ts'
+import { type Succession } from '../cluster/succession.ts'
 import { type Log } from '../log.ts'
 import { type ControlMethods } from './control-methods.ts'
 
 type ClusterMethod =
-  'cluster.check' | 'cluster.invite' | 'cluster.join' | 'cluster.leave' | 'host.remove' | 'trust.export'
+  | 'cluster.check'
+  | 'cluster.invite'
+  | 'cluster.join'
+  | 'cluster.leave'
+  | 'cluster.trust'
+  | 'cluster.certify'
+  | 'host.remove'
+  | 'trust.export'
 
 /** What can be asked about the cluster that this host is in, or could be in. */
 export function clusterMethods({
   context,
   cluster,
   service,
+  succession,
   holder,
   log,
 }: {
   readonly cluster: HostCluster
   readonly context: VolumeContext
   readonly service: ClusterService
+  readonly succession: Succession
   /** The host that holds the authority's key; null while this host does not know it. */
-  readonly holder: () => HostAgent | null
+  readonly holder: () => HostId | null
   readonly log: Log
 }): Pick<ControlMethods, ClusterMethod> {
   return {
@@ -38,9 +49,18 @@ export function clusterMethods({
       await service.leave(sr)
       return null
     },
+    'cluster.trust': async params => {
+      await succession.trust(params)
+      return null
+    },
+    'cluster.certify': async ({ sr }) => {
+      await succession.certify(sr)
+      return null
+    },
     'host.remove': async ({ host }) => {
-      const { host: self, coordinator, clock, random, metadata } = context
-      return removeHost(host, { self, coordinator, clock, random, log, hosts: metadata.hosts(), holder })
+      const { host: self, metadata } = context
+      const around = { self, hosts: metadata.hosts(), holder: holder(), log, succession }
+      return removeHost(host, { ...context, ...around })
     },
     'trust.export': async ({ directory }) => {
       const { credentials } = cluster

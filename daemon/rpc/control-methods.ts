@@ -10,13 +10,14 @@ import {
   type VolumeSummary,
 } from '../../rpc/control-api.ts'
 import { type VolumeStatus } from '../../rpc/datapath-api.ts'
-import { type HostAgent, type StoredVolume, type VolumeContext } from '../../volume/context.ts'
+import { type StoredVolume, type VolumeContext } from '../../volume/context.ts'
 import { Deadline } from '../../volume/deadline.ts'
 import { answerSmapiCall } from '../../volume/smapi.ts'
 import { type Datapaths } from '../datapaths.ts'
 import { type MeasuredUsage } from '../usage.ts'
 import { type ClusterService } from '../cluster/cluster-service.ts'
 import { type HostCluster } from '../cluster/host-cluster.ts'
+import { type Succession } from '../cluster/succession.ts'
 import { type Log } from '../log.ts'
 import { clusterMethods, summaryOf } from './cluster-methods.ts'
 import { sentenceOf } from './holding.ts'
@@ -33,8 +34,9 @@ interface ControlOptions {
   readonly self: { readonly uuid: HostId; readonly name: string; readonly address: string }
   readonly cluster: HostCluster
   readonly service: ClusterService
+  readonly succession: Succession
   /** The host that holds the authority's key; null while this host does not know it. */
-  readonly holder: () => HostAgent | null
+  readonly holder: () => HostId | null
   readonly log: Log
   readonly datapaths: Datapaths
   readonly usage: MeasuredUsage

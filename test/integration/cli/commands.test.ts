@@ -247,7 +247,7 @@ describe('the xosan command', function () {
     })
 
     it('removes a host once its name has been typed again, and says before what that means', async () => {
-      answers['host.remove'] = () => ({ host: HOSTS[1] as never, revoked: true })
+      answers['host.remove'] = () => ({ host: HOSTS[1] as never, revoked: true, successor: null })
       const name = 'a-rather-long-host-name-2'
       for (const typed of ['', 'yes\n', 'a-rather-long-host-name-1\n']) {
         const { code, out } = await answering(typed, 'host', 'remove', name)
@@ -263,10 +263,10 @@ describe('the xosan command', function () {
     })
 
     it('removes a host without a question for a program, by UUID too', async () => {
-      answers['host.remove'] = () => ({ host: HOSTS[1] as never, revoked: true })
+      answers['host.remove'] = () => ({ host: HOSTS[1] as never, revoked: true, successor: null })
       const { code, out } = await xosan('host', 'remove', HOSTS[1]!, '--yes', '--json')
       assert.equal(code, 0)
-      assert.deepEqual(JSON.parse(out), { host: HOSTS[1], revoked: true })
+      assert.deepEqual(JSON.parse(out), { host: HOSTS[1], revoked: true, successor: null })
     })
 
     it('does not remove a host that it does not know, or whose name is not its alone', async () => {
@@ -280,7 +280,7 @@ describe('the xosan command', function () {
     })
 
     it('removes a host that holds the only whole replica of a volume to none but who names the loss', async () => {
-      answers['host.remove'] = () => ({ host: HOSTS[0] as never, revoked: false })
+      answers['host.remove'] = () => ({ host: HOSTS[0] as never, revoked: false, successor: null })
       const words = ['host', 'remove', 'a-rather-long-host-name-1', '--yes']
       const { code, errors } = await xosan(...words)
       assert.equal(code, 2)

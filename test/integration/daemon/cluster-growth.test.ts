@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
+import { connect } from 'node:tls'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { z } from 'zod'
@@ -10,10 +11,12 @@ import { connectDisk } from '../../../cli/lab/guest-disk.ts'
 import { labDown, labHost, labUp } from '../../../cli/lab/lab.ts'
 import { createSr, createVolume, openVolume, type PoolHost } from '../../../cli/lab/pool.ts'
 import { programsDirectory } from '../../../cli/lab/programs.ts'
-import { byteOffset } from '../../../core/units.ts'
+import { byteOffset, type HostId } from '../../../core/units.ts'
 import { createNodeClock } from '../../../daemon/ports/node-clock.ts'
 import { RpcClient } from '../../../rpc/client.ts'
 import { controlApi } from '../../../rpc/control-api.ts'
+import { createHostKey } from '../../../trust/authority.ts'
+import { TrustDirectory } from '../../../trust/trust-directory.ts'
 import { hasEtcd } from '../../support/etcd-cluster.ts'
 
 const configSchema = z.looseObject({
@@ -108,4 +111,52 @@ describe('a cluster on etcd', function () {
     const volume = await createVolume(hosts[1]!, sr, 'third', 16 * MIB)
     await (await connectDisk(await openVolume(hosts[1]!, volume))).close()
   })
+
+  it('gives the authority to another host when the one that held it is lost, and etcd trusts the old one no more', async () => {
+    const [h1, h2, h3] = hosts as readonly [PoolHost, PoolHost, PoolHost]
+    const old = (await (
+      await TrustDirectory.open(join(directory, 'lab', h1.name, 'state/trust'))
+    ).authority())!
+    const { keyPem, csrPem } = await createHostKey()
+    const request = { csrPem, host: h1.uuid as HostId, addresses: [h1.address], now: new Date() }
+    const forged = { key: keyPem, cert: await old.issue(request) }
+    assert.equal(await etcdLetsIn(h2, forged), true, 'etcd knows no list of members')
+    await (await labHost(join(directory, 'lab'), h1.name)).kill()
+
+    const client = new RpcClient({ address: h2.controlSocket, clock: createNodeClock() })
+    const { result } = controlApi['host.remove']
+    const removed = await client.call('host.remove', { host: 'h1' }, result, { deadlineMs: CREATE_MS })
+    client.close()
+    assert.deepEqual(removed, { host: h1.uuid, revoked: true, successor: h2.uuid })
+    for (const host of [h2, h3]) assert.equal(await etcdLetsIn(host, forged), false)
+    const [{ sr } = { sr: '' }] = (await status(h3)).srs
+    const volume = await createVolume(h3, sr, 'fourth', 16 * MIB)
+    await (await connectDisk(await openVolume(h3, volume))).close()
+  })
 })
+
+/** Whether etcd speaks to whoever shows this certificate. */
+async function etcdLetsIn(
+  host: PoolHost,
+  own: { readonly key: string; readonly cert: string }
+): Promise<boolean> {
+  const socket = connect({
+    ...own,
+    host: host.address,
+    port: 7750,
+    ALPNProtocols: ['h2'],
+    rejectUnauthorized: false,
+  })
+  try {
+    return await new Promise<boolean>(resolve => {
+      socket.once('data', () => resolve(true))
+      socket.once('error', () => resolve(false))
+      socket.once('close', () => resolve(false))
+      // HTTP/2's preface and empty settings, to which a server answers with its own.
+      socket.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')
+      socket.write(Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+    })
+  } finally {
+    socket.destroy()
+  }
+}

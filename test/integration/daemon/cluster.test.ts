@@ -4,6 +4,7 @@ import { existsSync, readFileSync, statSync } from 'node:fs'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
+import { connect as connectTls } from 'node:tls'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { connectDisk } from '../../../cli/lab/guest-disk.ts'
@@ -20,7 +21,8 @@ import { nodeRandom } from '../../../daemon/ports/node-random.ts'
 import { RpcClient } from '../../../rpc/client.ts'
 import { peerApi } from '../../../rpc/peer-api.ts'
 import { createHostKey } from '../../../trust/authority.ts'
-import { fingerprintOf } from '../../../trust/certificate.ts'
+import { certificatesIn, fingerprintOf } from '../../../trust/certificate.ts'
+import { signerOf } from '../../../trust/issued-certificate.ts'
 import { MemberList } from '../../../trust/members.ts'
 import { renewalApi } from '../../../trust/renewal-api.ts'
 import { type HostCredentials, TrustDirectory } from '../../../trust/trust-directory.ts'
@@ -274,5 +276,56 @@ describe('the cluster of an SR', function () {
     // What is left of it does not know that it was removed; whoever cleans up tells it.
     for (const host of hosts) await ask(host, 'cluster.leave', { sr: sr })
     for (const host of hosts) await until(`${host.name} is in no cluster`, () => isInNone(host))
+  })
+
+  it('gives the authority to another host when the one that held it is removed', async () => {
+    const { sr } = await create()
+    const [h1, h2, h3] = hosts as readonly [PoolHost, PoolHost, PoolHost]
+    const old = (await (await TrustDirectory.open(join(stateOf(h1), 'trust'))).authority())!
+    await (await control(h1)).kill()
+    const waits = { code: 'SUCCESSION_WAITS' }
+    await (await control(h3)).pause()
+    await assert.rejects(ask(h2, 'host.remove', { host: 'h1' }), waits)
+    await (await control(h3)).resume()
+    const before = (await ask(h2, 'host.ls')).length
+    assert.equal(before, 3, 'nothing was changed')
+
+    const removed = await ask(h2, 'host.remove', { host: 'h1' })
+    assert.deepEqual(removed, { host: h1.uuid, revoked: true, successor: h2.uuid })
+    for (const host of [h2, h3]) {
+      const directory = await TrustDirectory.open(join(stateOf(host), 'trust'))
+      const { authoritiesPem, certificatePem } = (await directory.credentials())!
+      assert.equal(certificatesIn(authoritiesPem).length, 1)
+      assert.ok(signerOf(certificatePem, authoritiesPem) !== null)
+      assert.ok(!authoritiesPem.includes(old.certificatePem))
+      assert.equal((await directory.authority()) !== null, host === h2)
+      assert.deepEqual((await ask(host, 'status')).warnings, [])
+    }
+    const seen = await ask(h3, 'host.ls')
+    assert.deepEqual(seen.map(({ name, state }) => `${name} ${state}`).sort(), ['h2 up', 'h3 up'])
+    // What the old authority signs yet, for a host that is a member, is not good for a handshake.
+    const { keyPem, csrPem } = await createHostKey()
+    const request = { csrPem, host: h2.uuid as HostId, addresses: [h2.address], now: new Date() }
+    const cert = await old.issue(request)
+    const forging = new RpcClient({
+      address: { host: h3.address, port: 7700 },
+      dialer: { connect: where => connectTls({ ...where, key: keyPem, cert, rejectUnauthorized: false }) },
+      clock,
+    })
+    await assert.rejects(forging.call('host.ping', {}, peerApi['host.ping'].result, { deadlineMs: 20_000 }))
+    forging.close()
+    const log = () => readFileSync(join(directory, 'lab', 'h3', 'log', 'xosand.log'), 'utf8')
+    await until('h3 says why', () => log().includes('"other-authority"'))
+
+    // The host comes back, forgets what it was, and joins like a new one: the successor lets it in.
+    await (await control(h1)).start()
+    await ask(h1, 'cluster.leave', { sr })
+    await until('h1 is in no cluster', () => isInNone(h1))
+    const invitation = await ask(h2, 'cluster.invite', { host: h1.uuid, address: h1.address })
+    await ask(h1, 'cluster.join', invitation)
+    await until('all three are up', async () => {
+      const listed = await ask(h1, 'host.ls')
+      return listed.length === 3 && listed.every(({ state }) => state === 'up')
+    })
   })
 })

@@ -2,8 +2,19 @@ import assert from 'node:assert/strict'
 import { chmod, mkdtemp, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { TrustDirectory } from '../../../trust/trust-directory.ts'
-import { newHostId, TrustRig } from '../../support/trust-rig.ts'
+import { createHostKey } from '../../../trust/authority.ts'
+import { CertificateAuthority } from '../../../trust/certificate-authority.ts'
+import { certificateFacts } from '../../../trust/certificate.ts'
+import { readRevocationList } from '../../../trust/revocation.ts'
+import { createSuccessor } from '../../../trust/successor.ts'
+import { type HostCredentials, TrustDirectory } from '../../../trust/trust-directory.ts'
+import { IssuedInMemory, newHostId, TrustRig } from '../../support/trust-rig.ts'
+
+async function certified(authority: CertificateAuthority, { identity }: HostCredentials) {
+  const { keyPem, csrPem } = await createHostKey()
+  const request = { csrPem, host: identity.host, addresses: [], now: new Date() }
+  return { keyPem, certificatePem: await authority.issue(request) }
+}
 
 describe('the directory of keys', () => {
   let parent: string
@@ -70,6 +81,49 @@ describe('the directory of keys', () => {
     await directory.saveRevocationList(await authority.revoke(newHostId(), new Date()))
     await directory.saveAuthorities(successor.authority.certificatePem)
     assert.equal((await directory.credentials())?.authoritiesPem, successor.authority.certificatePem)
+  })
+
+  it('does not trust authorities by which nobody would let this host in', async () => {
+    const directory = await TrustDirectory.open(path)
+    const first = await rig.credentials()
+    await directory.saveCredentials(first)
+    await directory.saveAuthority(rig.authority)
+    await directory.saveRevocationList(await (await directory.authority())!.revocationList(new Date()))
+    const successor = await TrustRig.create(rig.authority.scope)
+    const alone = successor.authority.certificatePem
+    await assert.rejects(directory.saveAuthorities(alone), /signed this host's certificate/)
+    await directory.saveAuthorities(first.authoritiesPem + alone)
+    await directory.saveCertificate(await successor.credentials(first.identity))
+    await assert.rejects(directory.saveAuthorities(alone), /the list of revoked certificates/)
+  })
+
+  it('makes a successor once, which is at work when it is trusted, and forgets nothing that was revoked', async () => {
+    const directory = await TrustDirectory.open(path)
+    await directory.saveCredentials(await rig.credentials())
+    const before = new CertificateAuthority(rig.authority, new IssuedInMemory())
+    const { csrPem } = await createHostKey()
+    const now = new Date()
+    await before.issue({ csrPem, host: newHostId(), addresses: [], now })
+    const removed = newHostId()
+    const stolen = await before.issue({ csrPem, host: removed, addresses: [], now })
+    await directory.saveRevocationList(await before.revoke(removed, now))
+
+    const { authority, transitionPem } = await createSuccessor(directory, now)
+    assert.equal((await createSuccessor(directory, now)).authority.certificatePem, authority.certificatePem)
+    assert.equal(transitionPem, rig.authority.certificatePem + authority.certificatePem)
+    assert.equal(await directory.authority(), null, 'nobody trusts it yet')
+    await directory.saveAuthorities(transitionPem)
+    const atWork = (await directory.authority())!
+    assert.deepEqual([...(await atWork.holders())], [])
+    const list = await atWork.revocationList(now)
+    assert.deepEqual(await readRevocationList(list, authority.certificatePem), [
+      certificateFacts(stolen)!.serial,
+    ])
+    await directory.saveRevocationList(list)
+    // Broken off, and done again when only the new one is trusted.
+    await directory.saveCertificate(await certified(atWork, (await directory.credentials())!))
+    await directory.saveAuthorities(authority.certificatePem)
+    assert.equal((await createSuccessor(directory, now)).transitionPem, authority.certificatePem)
   })
 
   it('keeps the last of several lists of members that came at the same time', async () => {

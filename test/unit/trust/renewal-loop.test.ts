@@ -177,6 +177,10 @@ class RenewalRig {
     this.#renewal!.trust(authoritiesPem)
   }
 
+  async renewNow(): Promise<void> {
+    await this.#renewal!.renewNow()
+  }
+
   stop(): void {
     this.#renewal?.close()
   }
@@ -344,5 +348,37 @@ describe('the certificate of a host', function () {
     await rig.days(2)
     assert.equal(rig.record.certificates.length, 1)
     assert.deepEqual(rig.kinds(), ['renewed'])
+  })
+
+  it('is certified by another authority, and shows it, without any wait when it is told to', async () => {
+    const successor = await createAuthority(rig.authority.scope, START)
+    rig.restart()
+    await rig.days(1)
+    rig.authority = new CertificateAuthority(successor, rig.issued)
+    rig.trust(rig.disk.authoritiesPem + successor.certificatePem)
+    await rig.renewNow()
+    assert.ok(signerOf(rig.shown.certificatePem, successor.certificatePem) !== null)
+    const shown = rig.shown
+    await rig.renewNow()
+    assert.equal(rig.shown, shown, 'told again, it has nothing to do')
+    // Nothing was shown or retired too early, whatever the loop does beside it.
+    await rig.days(3)
+    assert.equal(rig.record.certificates.length, 1)
+    assert.deepEqual(rig.kinds(), ['renewed'])
+  })
+
+  it('says what keeps it from being certified at once, and is certified when it is told again', async () => {
+    const successor = await createAuthority(rig.authority.scope, START)
+    rig.restart()
+    await rig.days(1)
+    rig.authority = new CertificateAuthority(successor, rig.issued)
+    rig.trust(rig.disk.authoritiesPem + successor.certificatePem)
+    for (const failing of ['renew', 'save', 'use'] as const) {
+      rig.failing(step => (step === failing ? 'fails-after' : null))
+      await assert.rejects(rig.renewNow(), new RegExp(`answer of ${failing} was lost`))
+    }
+    rig.failing(() => null)
+    await rig.renewNow()
+    assert.ok(signerOf(rig.shown.certificatePem, successor.certificatePem) !== null)
   })
 })
