@@ -50,15 +50,15 @@ export class EtcdPart implements CoordinatorMember {
     await this.#keeper.untilComplete(deadlineMs)
   }
 
-  /** Makes this host's member, if it has one, read authorities and revoked certificates again, when it is its turn. */
+  /** Makes this host's member, if it has one, read authorities and revoked certificates again. @throws as `restartAtOnce` */
   async restarted(): Promise<void> {
-    await this.#keeper?.restartForCertificates()
+    await this.#keeper?.restartAtOnce()
   }
 
-  /** The same, without waiting for it. */
+  /** The same when it is its turn, without waiting for it. */
   restart(): void {
     const { log } = this.#options
-    this.restarted().catch((error: unknown) => {
+    this.#keeper?.restartForCertificates().catch((error: unknown) => {
       log.warn("this host's member of etcd was not restarted; it keeps the connections that it has", {
         reason: String(error),
       })

@@ -25,7 +25,7 @@ import { type ClusterEtcdMember } from '../cluster/cluster-file.ts'
 import { type MemberPlace, peerUrl } from './member-arguments.ts'
 import { addressOf, listedMembers, membersForClients } from './member-list.ts'
 import { MemberProcess } from './member-process.ts'
-import { isWaiting, restartInTurn } from './restart-turn.ts'
+import { isWaiting, RESTART_MS, restartInTurn, restartNow } from './restart-turn.ts'
 
 export interface KeeperTiming {
   /** A host that is silent for longer than this is replaced, if there is another one. */
@@ -185,21 +185,39 @@ export class MemberKeeper {
 
   /** Restarts this host's member, if it has one, when it is its turn: it reads new authorities only then. */
   async restartForCertificates(): Promise<void> {
-    const { clock, place, isMember, log } = this.#options
+    const { place, isMember } = this.#options
     if (!this.#process.started || this.#admin === null) return
     await restartInTurn({
+      ...this.#restart(),
       self: place.host,
-      clock,
       admin: this.#admin,
       isMember,
       othersDecide: async () => this.#othersDecide(),
+    })
+  }
+
+  /**
+   * The same at once: for those who see to it themselves that one host comes after the other, and do not wait for a
+   * member that is lost. Nobody decides for a moment then, which no I/O that is well waits for.
+   * @throws XosanError DEADLINE_EXCEEDED when the member does not serve again
+   */
+  async restartAtOnce(): Promise<void> {
+    if (!this.#process.started) return
+    if (!(await restartNow(this.#restart())))
+      throw late("The restart of this host's member of etcd", RESTART_MS)
+  }
+
+  #restart() {
+    const { clock, log } = this.#options
+    return {
+      clock,
       serves: async () => this.#serves(),
       restart: async () => {
         log('etcd: restarting the member on this host for new certificates')
         await this.#alone(() => this.#process.restart())
       },
       closed: () => this.#closed,
-    })
+    }
   }
 
   /** Stops looking. The process goes on; the next one to look takes it over. */

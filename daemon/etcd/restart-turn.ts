@@ -8,21 +8,24 @@ import { type Clock, pause } from '../../core/ports/clock.ts'
 import { type HostId, millis } from '../../core/units.ts'
 
 /** A member needs some seconds to end and to begin; one that takes longer than this has more trouble than its restart. */
-const TURN_MS = 60_000
+export const RESTART_MS = 60_000
 const LOOK_MS = millis(500)
 /** Nobody decides anything, so a restart takes nothing away, and may be what is missing. */
 const NOBODY_DECIDES_MS = 15_000
 /** A member that is down for good must not keep the others from learning of new certificates. */
 const OTHERS_WAIT_MS = 120_000
 
-export interface RestartOptions {
+export interface RestartOptions extends Restart {
   readonly self: HostId
-  readonly clock: Clock
   readonly admin: Pick<EtcdAdmin, 'turn' | 'passTurn'>
   /** Whether a host is a member of the cluster: the turn of one that was removed is nobody's. */
   readonly isMember: (host: string) => boolean
   /** Whether the others could decide without this host's member. */
   readonly othersDecide: () => Promise<boolean>
+}
+
+interface Restart {
+  readonly clock: Clock
   /** Whether this host's member answers and knows the leader. */
   readonly serves: () => Promise<boolean>
   readonly restart: () => Promise<void>
@@ -31,13 +34,24 @@ export interface RestartOptions {
 
 /** Restarts this host's member when it is its turn. Returns early when `closed` says so. */
 export async function restartInTurn(options: RestartOptions): Promise<void> {
-  const { clock, restart, serves, closed } = options
   const held = await takeTurn(options)
-  if (closed()) return
-  await restart()
-  const deadline = clock.now() + TURN_MS
-  while (!closed() && clock.now() < deadline && !(await serves())) await pause(clock, LOOK_MS)
+  if (options.closed()) return
+  await restartNow(options)
   if (held) await giveBack(options)
+}
+
+/**
+ * Restarts this host's member without asking for its turn.
+ * @returns whether it serves again; false after a minute in which it does not, too
+ */
+export async function restartNow({ clock, restart, serves, closed }: Restart): Promise<boolean> {
+  await restart()
+  const deadline = clock.now() + RESTART_MS
+  while (!closed() && clock.now() < deadline) {
+    if (await serves()) return true
+    await pause(clock, LOOK_MS)
+  }
+  return false
 }
 
 /** @returns false when nobody decides, so that there is no turn to have */
@@ -53,7 +67,7 @@ async function takeTurn(options: RestartOptions): Promise<boolean> {
       answeredAt = clock.now()
       if (turn !== null && turn.revision !== seen.revision) seen = { revision: turn.revision, at: answeredAt }
       const nobodys = turn === null || turn.holder === self || !isMember(turn.holder)
-      const free = nobodys || answeredAt - seen.at > TURN_MS
+      const free = nobodys || answeredAt - seen.at > RESTART_MS
       if (!free) rested = answeredAt
       // Said again and again while waiting for the others, so that nobody passes over this host.
       if (free && (await admin.passTurn(turn, self))) {
@@ -69,7 +83,7 @@ async function takeTurn(options: RestartOptions): Promise<boolean> {
 }
 
 async function giveBack({ self, admin, clock, closed }: RestartOptions): Promise<void> {
-  const deadline = clock.now() + TURN_MS
+  const deadline = clock.now() + RESTART_MS
   while (!closed() && clock.now() < deadline) {
     try {
       const turn: Turn | null = await admin.turn()
