@@ -62,6 +62,8 @@ export interface SrRecord {
   readonly createdBy: HostId
   /** Holds the key of the cluster's authority; absent: who created it. */
   readonly authority?: HostId
+  /** Present while another host takes the place of a removed one that held the key. */
+  readonly succession?: { readonly removed: HostId; readonly by: HostId }
   /** Present while it is being created or destroyed: then no volume may be made in it. */
   readonly operation?: Operation
 }
@@ -132,6 +134,7 @@ const srSchema = z.strictObject({
   hosts: z.array(hostId),
   createdBy: hostId,
   authority: hostId.exactOptional(),
+  succession: z.strictObject({ removed: hostId, by: hostId }).exactOptional(),
   operation: operationSchema.exactOptional(),
 }) satisfies z.ZodType<SrRecord>
 

@@ -36,7 +36,7 @@ import { finishLeaving } from './cluster/finish-leaving.ts'
 import { HostCluster } from './cluster/host-cluster.ts'
 import { createPool } from './cluster/pool.ts'
 import { Revocation } from './cluster/revocation.ts'
-import { Succession } from './cluster/succession.ts'
+import { createSuccession } from './cluster/create-succession.ts'
 import { readConfig, type Config } from './config.ts'
 import { Datapaths } from './datapaths.ts'
 import { RemoteHosts } from './hosts.ts'
@@ -62,8 +62,8 @@ const REGISTER_MS = 10_000
 /** A host that does not answer in this time is taken to be down, until the next look. */
 const PING_MS = 2000
 const SUCCESSION_UNFINISHED =
-  'Another host is taking the place of the one that held the authority. If nobody is removing a host now, that was ' +
-  'broken off: remove that host once more (`xosan host remove`).'
+  'A host that held the authority is being removed. If nobody is at it now, that was broken off, and the authority of ' +
+  'that host is trusted until it is done again (`xosan host remove`).'
 /** The answer to the call that ends this program shall still get out. */
 const ANSWER_FIRST_MS = millis(200)
 
@@ -119,6 +119,8 @@ async function main(config: Config, log: Log): Promise<void> {
     const sr = cluster.file === null ? null : metadata.sr(cluster.file.sr)
     return sr === null ? null : (sr.authority ?? sr.createdBy)
   }
+  const isSucceeding = (): boolean =>
+    cluster.file !== null && metadata.sr(cluster.file.sr)?.succession !== undefined
   const reloadCluster = async (): Promise<void> => {
     await cluster.reload()
     await datapaths.reload('cluster.reload')
@@ -195,18 +197,18 @@ async function main(config: Config, log: Log): Promise<void> {
     reloadDatapaths: () => datapaths.reload('cluster.reload'),
     exitSoon: () => clock.after(ANSWER_FIRST_MS, () => process.kill(process.pid, 'SIGTERM')),
   })
-  const succession = new Succession({
+  const succession = createSuccession({
     config,
+    version: packageJson.version,
     cluster,
     pool,
     clock,
     random,
     log,
-    revocationsCurrent: async () => revocation?.current(),
+    revocation: () => revocation,
     reload: reloadCluster,
     renewal,
-    etcdRestarted: async () => etcdPart?.restarted(),
-    synchronise: () => metadata.synchronise(timing.coordinatorCallMs),
+    etcdPart,
   })
   const context: VolumeContext = {
     host: host.uuid,
@@ -244,7 +246,7 @@ async function main(config: Config, log: Log): Promise<void> {
       .map(({ key, reason }) => `The record ${key} cannot be read: ${reason}.`),
     ...janitor.warnings,
     ...renewal.warnings,
-    ...(succession.unfinished ? [SUCCESSION_UNFINISHED] : []),
+    ...(isSucceeding() ? [SUCCESSION_UNFINISHED] : []),
   ]
   const control = new RpcServer({ log: logEvent(log, 'control') })
   const handlers = controlMethods({
@@ -253,7 +255,6 @@ async function main(config: Config, log: Log): Promise<void> {
     cluster,
     service: clusterService,
     succession,
-    holder,
     log,
     datapaths,
     usage,

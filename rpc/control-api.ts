@@ -1,6 +1,7 @@
 /** What xosand answers on its control socket to the `xosan` command and to the SMAPIv3 entry scripts. */
 import { z } from 'zod'
 import { bytes, count, epochNumber, hostId, replicaId, srId, volumeKey } from './identifiers.ts'
+import { fingerprint, memberSchema } from '../trust/member-text.ts'
 import { waits } from './waits.ts'
 
 /** A member of etcd, as clients find it. */
@@ -62,6 +63,10 @@ const volumeSummary = z.object({
 })
 export type VolumeSummary = z.infer<typeof volumeSummary>
 
+const pem = z.string().max(8192)
+/** The members as the coordinator lists them: a host that was away may not know by what the others are known now. */
+const members = z.array(memberSchema).max(256)
+
 const srSummary = z.object({ sr: srId, name: z.string(), copies: count, volumes: count })
 
 /** Method name -> schemas of its parameters and its result. */
@@ -108,13 +113,24 @@ export const controlApi = {
   },
   /** Leaves the cluster of an SR and forgets its keys. xosand ends for that, and starts anew. */
   'cluster.leave': { params: z.object({ sr: srId }), result: z.null() },
-  /** Trusts these authorities, the one to be certified by last. Ends when etcd on this host does, too. */
+  /**
+   * Trusts an authority that succeeds another one: beside those before or, `alone`, instead of them. Ends when etcd on
+   * this host does, too. `by`: the host whose authority it is.
+   */
   'cluster.trust': {
-    params: z.object({ sr: srId, authoritiesPem: z.string().max(64 * 1024) }),
+    params: z.object({ sr: srId, by: hostId, authorityPem: pem, alone: z.boolean(), members }),
     result: z.null(),
   },
-  /** Has this host's certificate renewed by the last authority that it trusts, and uses it. */
-  'cluster.certify': { params: z.object({ sr: srId }), result: z.null() },
+  /** Asks this host for a key to certify by the last authority that it trusts; null when it is certified by that already. */
+  'cluster.request': {
+    params: z.object({ sr: srId }),
+    result: z.object({ csrPem: pem, inUse: fingerprint }).nullable(),
+  },
+  /** Gives this host the certificate of the key that it was asked for last. */
+  'cluster.certify': {
+    params: z.object({ sr: srId, certificatePem: pem, members }),
+    result: z.null(),
+  },
   /** Ends the membership of a host, by name or UUID: its certificates are worthless from now on. */
   'host.remove': {
     params: z.object({ host: z.string().min(1).max(255) }),

@@ -41,8 +41,12 @@ export function troubleWith(
 /** Which of some authorities has signed a certificate; null when none has. All in PEM. */
 export function signerOf(certificatePem: string, authoritiesPem: string): string | null {
   const certificate = new X509Certificate(certificatePem)
-  const signer = certificatesIn(authoritiesPem).find(pem =>
-    certificate.verify(new X509Certificate(pem).publicKey)
-  )
-  return signer ?? null
+  return certificatesIn(authoritiesPem).find(pem => isSignedBy(certificate, pem)) ?? null
 }
+
+/** Whether one of some authorities, in PEM, has signed a certificate. */
+export const isSignedByOne = (certificate: X509Certificate, authoritiesPem: string): boolean =>
+  certificatesIn(authoritiesPem).some(pem => isSignedBy(certificate, pem))
+
+const isSignedBy = (certificate: X509Certificate, authorityPem: string): boolean =>
+  certificate.verify(new X509Certificate(authorityPem).publicKey)

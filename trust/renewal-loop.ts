@@ -66,8 +66,6 @@ export class Renewal {
   #inUseSince: Millis | null
   #timer: Timer | null = null
   #running = false
-  /** The last pass, which may be over. */
-  #passed: Promise<void> = Promise.resolve()
   /** Authorities have changed while a pass was under way. */
   #again = false
   #closed = false
@@ -99,28 +97,16 @@ export class Renewal {
     else this.#schedule(START_MS)
   }
 
-  /**
-   * Renews now what another authority has signed than the last one, and uses it at once.
-   * @throws XosanError what the host of the authority says; CERTIFICATE_REFUSED; what `use` throws
-   */
-  async renewNow(): Promise<void> {
-    while (this.#running) await this.#passed
-    this.#running = true
-    try {
-      if (this.#due() !== 'fresh') await this.#renew()
-      if (this.#inUseSince === null) await this.#use()
-    } finally {
-      this.#running = false
-      this.#schedule(this.#next(null))
-    }
+  /** This host was given another certificate, which is on disk and in use. What is under way is not kept. */
+  adopt(own: { readonly keyPem: string; readonly certificatePem: string }): void {
+    this.#credentials = { ...this.#credentials, ...own }
+    this.#inUseSince = this.#ports.clock.now()
   }
 
   #schedule(delayMs: Millis): void {
     this.#timer?.cancel()
     if (this.#closed) return
-    this.#timer = this.#ports.clock.after(delayMs, () => {
-      if (!this.#running) this.#passed = this.#pass()
-    })
+    this.#timer = this.#ports.clock.after(delayMs, () => void this.#pass())
   }
 
   /** Never rejects. */
@@ -160,7 +146,7 @@ export class Renewal {
     const { keyPem, csrPem } = await (newKey ?? createHostKey)()
     const inUse = fingerprintOf(certificatePem)
     const issued = await this.#inTime('trust.renew', renew({ csrPem, inUse }))
-    if (this.#closed) return
+    if (this.#closed || fingerprintOf(this.#credentials.certificatePem) !== inUse) return
     const own = { keyPem, certificatePem: issued.certificatePem }
     const trouble = troubleWith({ identity, ...own }, this.#authority(), timeOfDay())
     if (trouble !== null) throw refused(identity.host, trouble)

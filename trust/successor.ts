@@ -1,26 +1,22 @@
 import { XosanError } from '../core/errors.ts'
 import { createAuthority } from './authority.ts'
 import { type CertificateAuthority } from './certificate-authority.ts'
-import { certificatesIn } from './certificate.ts'
 import { type TrustDirectory } from './trust-directory.ts'
 
 /**
  * Makes an authority that is to succeed the one that this host trusts (docs/decisions/trust-succession.md). Nobody trusts
- * it yet, this host included. Called again before somebody does, it is the same one.
+ * it yet, this host included. Called again when this host does, it is the same one.
  *
  * @param now the time of day
- * @returns the authority, and what is to be trusted until all members are certified by it
  * @throws XosanError NOT_IN_CLUSTER, TRUST_FILE_UNSAFE
  */
-export async function createSuccessor(
-  directory: TrustDirectory,
-  now: Date
-): Promise<{ readonly authority: CertificateAuthority; readonly transitionPem: string }> {
+export async function createSuccessor(directory: TrustDirectory, now: Date): Promise<CertificateAuthority> {
   const credentials = await directory.credentials()
   if (credentials === null) throw new XosanError('NOT_IN_CLUSTER', {})
   const { identity, authoritiesPem } = credentials
   let authority = await directory.ownAuthority()
-  if (authority === null) {
+  // One that was given up, in favour of another's, has issued what nobody remembers.
+  if (authority === null || !authoritiesPem.includes(authority.certificatePem)) {
     const { sr, generation } = identity
     await directory.saveAuthority(await createAuthority({ sr, generation }, now))
     authority = (await directory.ownAuthority())!
@@ -32,6 +28,5 @@ export async function createSuccessor(
     const adopted = revoked.filter(serial => !known.has(serial))
     return [...issued, ...adopted.map(serial => ({ serial, host: null, notAfter: now, revoked: true }))]
   })
-  const others = certificatesIn(authoritiesPem).filter(each => each !== authority.certificatePem)
-  return { authority, transitionPem: [...others, authority.certificatePem].join('') }
+  return authority
 }

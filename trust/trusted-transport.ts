@@ -1,4 +1,4 @@
-import { constants } from 'node:crypto'
+import { constants, type X509Certificate } from 'node:crypto'
 import { type Socket } from 'node:net'
 import {
   connect,
@@ -15,6 +15,7 @@ import { type Caller } from './caller.ts'
 import { certificateFacts } from './certificate.ts'
 import { type Attempt, DEFAULT_GATE_LIMITS, type GateLimits, HandshakeGate } from './handshake-gate.ts'
 import { identityUri } from './identity.ts'
+import { isSignedByOne } from './issued-certificate.ts'
 import { type Member, type MemberList } from './members.ts'
 import { type RefusalEvent, RefusalLog } from './refusal-log.ts'
 import { TlsAcceptor } from './tls-acceptor.ts'
@@ -59,7 +60,8 @@ export interface PeerDialer {
 interface Peer {
   readonly host: HostId
   readonly admission: string
-  /** Of the certificate that was shown. */
+  /** What was shown, and its serial number. */
+  readonly certificate: X509Certificate | undefined
   readonly serial: string
 }
 
@@ -96,9 +98,16 @@ export class TrustedTransport implements Doorkeeper {
     this.#acceptor = new TlsAcceptor({ context: contextOptions(credentials), requestCertificate: true })
   }
 
-  /** Uses another certificate for new connections; those that exist stay. */
+  /**
+   * Uses another certificate for new connections; those that exist stay, unless none of the authorities that are trusted
+   * from now on has signed the certificate that their other end has shown.
+   */
   use(credentials: HostCredentials): void {
+    const dropped = credentials.authoritiesPem !== this.#credentials.authoritiesPem
     this.#credentials = credentials
+    if (dropped) {
+      for (const socket of this.#peers.keys()) this.#endUntrusted(socket)
+    }
     this.#context = createSecureContext(contextOptions(credentials))
     this.#etcdTls = this.#newEtcdTls()
     this.#acceptor.use(contextOptions(credentials))
@@ -199,8 +208,17 @@ export class TrustedTransport implements Doorkeeper {
   #track(socket: TLSSocket, { host, admission }: Member): void {
     const certificate = socket.getPeerX509Certificate()
     const serial = certificateFacts(certificate?.raw ?? Buffer.alloc(0))?.serial ?? ''
-    this.#peers.set(socket, { host, admission, serial })
+    this.#peers.set(socket, { host, admission, serial, certificate })
     socket.once('close', () => this.#peers.delete(socket))
+    this.#endUntrusted(socket)
+  }
+
+  /** An authority may be dropped during a handshake, and long after one. */
+  #endUntrusted(socket: TLSSocket): void {
+    const { host, certificate } = this.#peers.get(socket)!
+    if (certificate !== undefined && isSignedByOne(certificate, this.#credentials.authoritiesPem)) return
+    const reason = 'the authority of its certificate is not trusted any more'
+    socket.destroy(new XosanError('PEER_NOT_TRUSTED', { host, reason }))
   }
 
   #endStrangers(): void {

@@ -116,6 +116,11 @@ export class MirrorState {
     return this.#held.length
   }
 
+  /** How many changes everybody has answered who counts, and only a promise keeps from being acknowledged. */
+  get withheldCount(): number {
+    return this.#answered.size
+  }
+
   get serving(): boolean {
     return this.#serving
   }

@@ -273,10 +273,11 @@ function* reserve(options: OpenOptions, memory: Memory): Steps<Reserved> {
   if (outcome.kind === 'given-up') return { kind: 'again', reason: outcome.reason }
   const { state } = keeper
   const { epoch } = state.reserved
-  // Once this epoch is reserved no lower one can be taken any more. So the only promise that may still bind is that
-  // of the primary in the record, and if that is nobody or this host, none does.
+  // Once this epoch is reserved no lower one can be taken any more. So the only promise that may still bind is that to
+  // the primary in the record, and if that is nobody or this host, none does. Of which epoch it is cannot be told from
+  // the record: a replica may not have heard of it when its primary raised it last.
   const owner = state.primary
-  const voidUpTo = owner === null || owner === options.host ? epoch - 1 : Math.max(state.epoch - 1, 0)
+  const voidUpTo = owner === null || owner === options.host ? epoch - 1 : 0
   return { kind: 'reserved', keeper, epoch, voidUpTo: toEpoch(voidUpTo) }
 }
 

@@ -7,6 +7,7 @@ import { type Coordinator } from '../../core/ports/coordinator.ts'
 import { type Random } from '../../core/ports/random.ts'
 import { type HostId, millis } from '../../core/units.ts'
 import { type Caller } from '../../trust/caller.ts'
+import { certificatesIn, fingerprintOf } from '../../trust/certificate.ts'
 import { type Member, withCertificate, withoutCertificates } from '../../trust/members.ts'
 import { type RenewalParams, type RenewalResult } from '../../trust/renewal-api.ts'
 import { Renewal } from '../../trust/renewal-loop.ts'
@@ -73,10 +74,9 @@ export class CertificateRenewal {
     this.#loop?.trust(authoritiesPem)
   }
 
-  /** Has this host certified by the last of them, at once. @throws XosanError NOT_IN_CLUSTER, and as `Renewal.renewNow` */
-  async renewNow(): Promise<void> {
-    if (this.#loop === null) throw new XosanError('NOT_IN_CLUSTER', {})
-    await this.#loop.renewNow()
+  /** This host was given another certificate, which is on disk and in use. */
+  adopt(own: { readonly keyPem: string; readonly certificatePem: string }): void {
+    this.#loop?.adopt(own)
   }
 
   /** Answers a member that wants a new certificate. @throws XosanError AUTHORITY_ELSEWHERE, PEER_NOT_TRUSTED */
@@ -98,17 +98,34 @@ export class CertificateRenewal {
 
   async #handlers() {
     const { config } = this.#options
-    const authority = await (await this.#directory()).authority()
+    const directory = await this.#directory()
+    const authority = await directory.authority()
     if (authority === null) throw new XosanError('AUTHORITY_ELSEWHERE', { host: config.host.name })
+    // While a removed host's authority is trusted, too, whoever has that key could come as any member.
+    if (certificatesIn((await directory.credentials())!.authoritiesPem).length > 1) {
+      throw new XosanError('CERTIFICATE_REFUSED', {
+        host: config.host.name,
+        reason:
+          'another authority takes over just now, and gives every host its certificate by way of the pool',
+      })
+    }
     return renewalHandlers({
       authority,
       addressesOf: async host => this.#addressesOf(host),
-      addFingerprint: async (host, fingerprint, inUse) =>
-        this.#change(host, member => withCertificate(member, fingerprint, inUse)),
+      addFingerprint: async (host, fingerprint, inUse) => this.#add(host, fingerprint, inUse),
       removeFingerprints: async (host, fingerprints) =>
         this.#change(host, member => withoutCertificates(member, fingerprints)),
       timeOfDay: () => new Date(),
     })
+  }
+
+  /** Adds a certificate to the record of a member. @throws as `renew` */
+  async addCertificate(host: HostId, certificatePem: string, inUse: string): Promise<void> {
+    await this.#add(host, fingerprintOf(certificatePem), inUse)
+  }
+
+  async #add(host: HostId, fingerprint: string, inUse: string): Promise<void> {
+    await this.#change(host, member => withCertificate(member, fingerprint, inUse))
   }
 
   async #addressesOf(host: HostId): Promise<readonly string[]> {

@@ -4,6 +4,7 @@ import { type Clock, type Timer } from '../../core/ports/clock.ts'
 import { type HostId, millis } from '../../core/units.ts'
 import { Enrolment } from '../../trust/enrolment.ts'
 import { createEnrolmentServer } from '../../trust/enrolment-server.ts'
+import { certificatesIn } from '../../trust/certificate.ts'
 import { type Member } from '../../trust/members.ts'
 import { ticketText } from '../../trust/ticket.ts'
 import { type TrustDirectory } from '../../trust/trust-directory.ts'
@@ -44,6 +45,12 @@ export class EnrolmentDesk {
     const { config, clock } = this.#options
     const authority = await directory.authority()
     if (authority === null) throw new XosanError('AUTHORITY_ELSEWHERE', { host: config.host.name })
+    if (certificatesIn((await directory.credentials())!.authoritiesPem).length > 1) {
+      throw new XosanError('SUCCESSION_WAITS', {
+        host: config.host.name,
+        reason: 'nobody joins until it is done',
+      })
+    }
     await this.#open(directory)
     this.#timer?.cancel()
     this.#timer = clock.after(OPEN_MS, () => void this.close())

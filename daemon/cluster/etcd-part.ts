@@ -50,9 +50,13 @@ export class EtcdPart implements CoordinatorMember {
     await this.#keeper.untilComplete(deadlineMs)
   }
 
-  /** Makes this host's member, if it has one, read authorities and revoked certificates again. @throws as `restartAtOnce` */
+  /**
+   * Makes this host's member, if it has one, read authorities and revoked certificates again.
+   * @throws XosanError NOT_IN_CLUSTER while it is not known yet whether there is one; as `restartAtOnce`
+   */
   async restarted(): Promise<void> {
-    await this.#keeper?.restartAtOnce()
+    if (this.#keeper === null) throw new XosanError('NOT_IN_CLUSTER', {})
+    await this.#keeper.restartAtOnce()
   }
 
   /** The same when it is its turn, without waiting for it. */

@@ -104,7 +104,7 @@ export class HostCluster {
     this.#file = file
     this.#use(credentials)
     this.#etcd?.retarget(this.etcdTarget())
-    if (!this.#entered) this.members.replace(await directory.members())
+    if (this.#follower?.following !== true) this.members.replace(await directory.members())
     this.members.revoke(await directory.revoked())
   }
 
@@ -118,6 +118,17 @@ export class HostCluster {
   async onEntered(begin: Begin): Promise<void> {
     this.#begins.push(begin)
     if (this.#entered) await begin(this.#transport)
+  }
+
+  /**
+   * Takes a list of members that somebody who may be believed has told, as long as this host is not told by the coordinator:
+   * it may be that it knows none of those any more who could tell.
+   */
+  async toldMembers(members: readonly Member[]): Promise<void> {
+    if (this.#follower?.following === true) return
+    if (!members.some(({ host }) => host === this.#options.config.host.uuid)) return
+    await this.#keep(members)
+    this.members.replace(members)
   }
 
   /** How another host is called; undefined in clear. @throws XosanError NOT_IN_CLUSTER */

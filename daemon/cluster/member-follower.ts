@@ -45,6 +45,11 @@ export class MemberFollower {
     void this.#follow()
   }
 
+  /** Whether the list in force is what the coordinator says, or will be as soon as it is told. */
+  get following(): boolean {
+    return this.#watch !== null
+  }
+
   close(): void {
     this.#closed = true
     this.#watch?.close()

@@ -16,7 +16,13 @@ export interface PoolHost {
 
 /** What a host can be asked by whoever is root on it, before the hosts know each other, and about what they trust. */
 export type PoolMethod =
-  'cluster.check' | 'cluster.invite' | 'cluster.join' | 'cluster.leave' | 'cluster.trust' | 'cluster.certify'
+  | 'cluster.check'
+  | 'cluster.invite'
+  | 'cluster.join'
+  | 'cluster.leave'
+  | 'cluster.trust'
+  | 'cluster.request'
+  | 'cluster.certify'
 
 /** Who is in the pool, and a way to its hosts that does not need a cluster. */
 export interface Pool {

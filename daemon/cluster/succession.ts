@@ -2,52 +2,45 @@
  * Another host takes the place of the one that holds the authority, because that one is removed
  * (docs/decisions/trust-succession.md). Every step can be done twice, here or on another host.
  */
-import { MEMBERS_PREFIX, srKey } from '../../cluster/keys.ts'
-import { parseMemberRecord, parseSrRecord, serialiseSrRecord } from '../../cluster/records.ts'
-import { update } from '../../cluster/update.ts'
+import { MEMBERS_PREFIX } from '../../cluster/keys.ts'
+import { parseMemberRecord } from '../../cluster/records.ts'
 import { reasonOf, XosanError } from '../../core/errors.ts'
 import { type Clock } from '../../core/ports/clock.ts'
 import { type Coordinator } from '../../core/ports/coordinator.ts'
-import { type Random } from '../../core/ports/random.ts'
 import { type HostId, type SrId } from '../../core/units.ts'
-import { certificatesIn } from '../../trust/certificate.ts'
+import { type ControlParams, type ControlResult } from '../../rpc/control-api.ts'
+import { type Member } from '../../trust/members.ts'
 import { createSuccessor } from '../../trust/successor.ts'
-import { TrustDirectory } from '../../trust/trust-directory.ts'
+import { type TrustDirectory } from '../../trust/trust-directory.ts'
 import { type Deadline } from '../../volume/deadline.ts'
-import { type Config } from '../config.ts'
 import { type Log } from '../log.ts'
-import { trustPath } from './cluster-file.ts'
-import { type HostCluster } from './host-cluster.ts'
-import { type Pool } from './pool.ts'
+import { patiently } from './patiently.ts'
+import { type Pool, type PoolMethod } from './pool.ts'
+import { type SuccessionRecord } from './succession-record.ts'
+import { type SuccessionSteps } from './succession-steps.ts'
 
 interface SuccessionOptions {
-  readonly config: Config
-  readonly cluster: HostCluster
-  readonly pool: Pool
+  readonly host: { readonly uuid: HostId; readonly address: string }
+  readonly version: string
+  readonly pool: Pick<Pool, 'call' | 'hosts'>
+  readonly coordinator: Coordinator
   readonly clock: Clock
-  readonly random: Random
-  readonly log: Log
+  readonly record: SuccessionRecord
+  /** What each host does. */
+  readonly steps: SuccessionSteps
+  readonly directory: () => Promise<TrustDirectory>
+  /** Adds a certificate to the record of a member. */
+  readonly addCertificate: (host: HostId, certificatePem: string, inUse: string) => Promise<void>
   /** Saves and publishes the list of revoked certificates, as far as it is this host's to do. */
   readonly revocationsCurrent: () => Promise<void>
-  /** Makes all programs of this host look at its keys again. */
-  readonly reload: () => Promise<void>
-  /** Makes this host's certificate one of the last authority that it trusts. */
-  readonly renewal: { trust(authoritiesPem: string): void; renewNow(): Promise<void> }
-  /** Makes this host's member of etcd, if it has one, read what it trusts again. */
-  readonly etcdRestarted: () => Promise<void>
-  /** Waits until this host knows what the coordinator knows now. */
-  readonly synchronise: () => Promise<void>
+  readonly log: Log
 }
 
-interface AuthoritiesToTrust {
-  readonly sr: SrId
-  readonly authoritiesPem: string
-}
-
-const CHECK_MS = 5_000
-/** With etcd's restart, for which a host waits for its turn. */
-const TRUST_MS = 200_000
-const CERTIFY_MS = 60_000
+const CALL_MS = 10_000
+/** With etcd's restart. */
+const TRUST_MS = 90_000
+/** How often somebody may join meanwhile, before it is somebody's mistake. */
+const ROUNDS_MAX = 5
 
 export class Succession {
   readonly #options: SuccessionOptions
@@ -56,120 +49,127 @@ export class Succession {
     this.#options = options
   }
 
-  /** One was begun, here or elsewhere, and has not come to its end. */
-  get unfinished(): boolean {
-    const { credentials } = this.#options.cluster
-    return credentials !== null && certificatesIn(credentials.authoritiesPem).length > 1
+  /**
+   * Makes this host the one that holds the authority, and removes the host of before from the members.
+   *
+   * @param remove takes the record of that host away
+   * @throws XosanError SUCCESSION_WAITS when somebody does not answer, or another host is doing this, before anything was
+   *   changed; what a host says on the way: done again, it goes on
+   */
+  async carryOut(sr: SrId, removed: HostId, deadline: Deadline, remove: () => Promise<void>): Promise<void> {
+    const { host, record, directory, revocationsCurrent, log } = this.#options
+    await this.#check(sr, removed, deadline)
+    await record.claim(sr, removed, host.uuid, deadline)
+    await remove()
+    log.info('this host succeeds the one that held the authority', { before: removed })
+    await revocationsCurrent()
+    const authority = await createSuccessor(await directory(), new Date())
+    const done = new Set<HostId>()
+    for (let round = 0; round < ROUNDS_MAX; round++) {
+      const hosts = (await this.#members(removed, deadline)).map(member => member.host)
+      // This host first, and last: until it trusts the new authority it can issue nothing.
+      const left = [host.uuid, ...hosts.filter(each => each !== host.uuid)].filter(each => !done.has(each))
+      if (left.length === 0) return
+      const trust = async (alone: boolean): Promise<void> => {
+        await record.requireClaim(sr, host.uuid, deadline)
+        // One after the other: each may have to restart its member of etcd.
+        for (const each of alone ? [...left].reverse() : left) {
+          const members = await this.#members(removed, deadline)
+          const params = { sr, by: host.uuid, authorityPem: authority.certificatePem, alone, members }
+          if (each === host.uuid) await this.#options.steps.trust(params)
+          else await this.#call(each, 'cluster.trust', params, deadline, TRUST_MS)
+        }
+      }
+      await trust(false)
+      await record.hold(sr, host.uuid, deadline)
+      await this.#certify(sr, left, removed, deadline)
+      await revocationsCurrent()
+      await trust(true)
+      for (const each of left) done.add(each)
+    }
+    throw waits('', 'hosts go on joining')
   }
 
-  /**
-   * Looks whether every member but some answers by way of the pool.
-   * @throws XosanError SUCCESSION_WAITS
-   */
-  async check(removed: HostId, deadline: Deadline): Promise<void> {
-    const { pool } = this.#options
-    const sr = this.#sr()
+  /** All is done, and the removed host can write nothing any more. */
+  async finish(sr: SrId, deadline: Deadline): Promise<void> {
+    const { host, record, log } = this.#options
+    await record.release(sr, host.uuid, deadline)
+    log.info('this host holds the authority')
+  }
+
+  /** Whether this host is a member, and every other one answers and can do what it will be asked. */
+  async #check(sr: SrId, removed: HostId, deadline: Deadline): Promise<void> {
+    const { host, version } = this.#options
+    const members = await this.#members(removed, deadline)
+    if (!members.some(member => member.host === host.uuid)) throw new XosanError('NOT_IN_CLUSTER', {})
     await Promise.all(
-      (await this.#others(removed, deadline)).map(async host => {
-        const checked = await pool
-          .call(host, 'cluster.check', {}, deadline.remainingMs(CHECK_MS))
-          .catch((error: unknown) => {
-            throw waits(host, reasonOf(error))
-          })
-        if (checked.sr !== sr) throw waits(host, 'it is not in the cluster of this SR')
+      members.map(async member => {
+        if (member.host === host.uuid) return
+        const found = await this.#call(member.host, 'cluster.check', {}, deadline, CALL_MS).catch(
+          (error: unknown) => {
+            throw waits(member.host, reasonOf(error))
+          }
+        )
+        if (found.sr !== sr) throw waits(member.host, 'it is not in the cluster of this SR')
+        if (found.version !== version) throw waits(member.host, `it has version ${found.version}`)
       })
     )
   }
 
   /**
-   * Makes this host the one that holds the authority. The host of before is on no list any more.
-   * @throws XosanError what another host says; done again, it goes on
+   * Gives every host a certificate of the new authority. By way of the pool: a call that comes with a certificate of the old
+   * one may come from whoever has that key.
    */
-  async carryOut(removed: HostId, deadline: Deadline): Promise<void> {
-    const { config, clock, random, revocationsCurrent, log } = this.#options
-    const sr = this.#sr()
-    const self = config.host.uuid
-    const hosts = [self, ...(await this.#others(removed, deadline))]
-    const { authority, transitionPem } = await createSuccessor(await this.#directory(), new Date())
-    log.info('this host succeeds the one that held the authority', { before: removed, hosts: hosts.length })
-    // One after the other: each may have to restart its member of etcd.
-    for (const host of hosts) await this.#tell(host, { sr, authoritiesPem: transitionPem }, deadline)
-    await update(
-      { coordinator: this.#coordinator, clock, random },
-      srKey(sr),
-      entry => {
-        if (entry === null) throw new XosanError('SR_NOT_FOUND', { sr })
-        const record = parseSrRecord(entry.key, entry.value)
-        if (record.authority === self) return 'unchanged'
-        return { value: serialiseSrRecord(entry.key, { ...record, authority: self }) }
-      },
-      deadline.at
-    )
-    for (const host of hosts) await this.#certify(host, sr, deadline)
-    await revocationsCurrent()
-    // This host last: as long as it trusts two, it knows that this is not done.
-    for (const host of hosts.reverse()) {
-      await this.#tell(host, { sr, authoritiesPem: authority.certificatePem }, deadline)
+  async #certify(sr: SrId, hosts: readonly HostId[], removed: HostId, deadline: Deadline): Promise<void> {
+    const { host, steps, directory, addCertificate, pool } = this.#options
+    const authority = await (await directory()).authority()
+    if (authority === null) throw new XosanError('AUTHORITY_ELSEWHERE', { host: host.uuid })
+    const addresses = new Map((await pool.hosts()).map(({ uuid, address }) => [uuid, address]))
+    const issued = new Map<HostId, string>()
+    for (const each of hosts) {
+      const own = each === host.uuid
+      const request: ControlResult<'cluster.request'> = own
+        ? await steps.request(sr)
+        : await this.#call(each, 'cluster.request', { sr }, deadline, CALL_MS)
+      if (request === null) continue
+      const address = own ? host.address : addresses.get(each)
+      const certificatePem = await authority.issue({
+        csrPem: request.csrPem,
+        host: each,
+        addresses: address === undefined ? [] : [address],
+        now: new Date(),
+      })
+      await addCertificate(each, certificatePem, request.inUse)
+      issued.set(each, certificatePem)
     }
-    log.info('this host holds the authority', { members: hosts.length })
+    // All are listed before any is shown.
+    const members = await this.#members(removed, deadline)
+    for (const [each, certificatePem] of issued) {
+      const params = { sr, certificatePem, members }
+      if (each === host.uuid) await steps.certify(params)
+      else await this.#call(each, 'cluster.certify', params, deadline, CALL_MS)
+    }
   }
 
-  /** Trusts these authorities, the one to be certified by last. @throws XosanError NOT_IN_CLUSTER, INVALID_ARGUMENT */
-  async trust({ sr, authoritiesPem }: AuthoritiesToTrust): Promise<void> {
-    const { revocationsCurrent, reload, renewal, etcdRestarted } = this.#options
-    this.#require(sr)
-    // A list of revoked certificates that only an authority of before has signed cannot be kept without it.
-    await revocationsCurrent()
-    await (await this.#directory()).saveAuthorities(authoritiesPem)
-    await reload()
-    renewal.trust(authoritiesPem)
-    await etcdRestarted()
+  async #call<M extends PoolMethod>(
+    host: HostId,
+    method: M,
+    params: ControlParams<M>,
+    deadline: Deadline,
+    withinMs: number
+  ): Promise<ControlResult<M>> {
+    return this.#options.pool.call(host, method, params, deadline.remainingMs(withinMs))
   }
 
-  /** Has this host certified by the last authority that it trusts. @throws XosanError NOT_IN_CLUSTER, and as `renewNow` */
-  async certify(sr: SrId): Promise<void> {
-    this.#require(sr)
-    // Whom to ask is on the SR's record.
-    await this.#options.synchronise()
-    await this.#options.renewal.renewNow()
-  }
-
-  async #tell(host: HostId, params: AuthoritiesToTrust, deadline: Deadline): Promise<void> {
-    const { config, pool } = this.#options
-    if (host === config.host.uuid) await this.trust(params)
-    else await pool.call(host, 'cluster.trust', params, deadline.remainingMs(TRUST_MS))
-  }
-
-  async #certify(host: HostId, sr: SrId, deadline: Deadline): Promise<void> {
-    const { config, pool } = this.#options
-    if (host === config.host.uuid) await this.certify(sr)
-    else await pool.call(host, 'cluster.certify', { sr }, deadline.remainingMs(CERTIFY_MS))
-  }
-
-  async #others(removed: HostId, deadline: Deadline): Promise<HostId[]> {
-    const { entries } = await deadline.race(this.#coordinator.list(MEMBERS_PREFIX))
-    const hosts = entries.map(({ key, value }) => parseMemberRecord(key, value).host)
-    return hosts.filter(host => host !== removed && host !== this.#options.config.host.uuid)
-  }
-
-  get #coordinator(): Coordinator {
-    return this.#options.cluster.coordinator
-  }
-
-  #sr(): SrId {
-    const { file } = this.#options.cluster
-    if (file === null) throw new XosanError('NOT_IN_CLUSTER', {})
-    return file.sr
-  }
-
-  #require(sr: SrId): void {
-    if (this.#sr() !== sr) throw new XosanError('NOT_IN_CLUSTER', {})
-  }
-
-  async #directory(): Promise<TrustDirectory> {
-    return TrustDirectory.open(trustPath(this.#options.config.stateDirectory))
+  async #members(removed: HostId, deadline: Deadline): Promise<(Member & { certificates: string[] })[]> {
+    const { coordinator, clock } = this.#options
+    const { entries } = await patiently(clock, deadline, async () => coordinator.list(MEMBERS_PREFIX))
+    return entries.flatMap(({ key, value }) => {
+      const { host, admission, certificates } = parseMemberRecord(key, value)
+      return host === removed ? [] : [{ host, admission, certificates: [...certificates] }]
+    })
   }
 }
 
-const waits = (host: HostId, reason: string): XosanError =>
+const waits = (host: string, reason: string): XosanError =>
   new XosanError('SUCCESSION_WAITS', { host, reason })

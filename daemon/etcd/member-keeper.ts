@@ -202,6 +202,7 @@ export class MemberKeeper {
    * @throws XosanError DEADLINE_EXCEEDED when the member does not serve again
    */
   async restartAtOnce(): Promise<void> {
+    await this.#alone(() => this.#takeUp())
     if (!this.#process.started) return
     if (!(await restartNow(this.#restart())))
       throw late("The restart of this host's member of etcd", RESTART_MS)
@@ -295,13 +296,19 @@ export class MemberKeeper {
     return result
   }
 
-  async #look(): Promise<Look> {
-    const { place, hosts, clock } = this.#options
+  /** Finds what runs here, and starts what should. @returns whether this host has a member's data */
+  async #takeUp(): Promise<boolean> {
     if (!this.#adopted) await this.#process.adopt()
     this.#adopted = true
     const hasData = await this.#process.hasData()
     // Before anybody is asked: after a power cut there is no coordinator until its members run.
     if (hasData && !this.#process.started) await this.#start([])
+    return hasData
+  }
+
+  async #look(): Promise<Look> {
+    const { place, hosts, clock } = this.#options
+    const hasData = await this.#takeUp()
     const admin = this.#target()
     if (admin === null) return { member: hasData || this.#process.started, complete: false, busy: true }
     const listed = await admin.members()

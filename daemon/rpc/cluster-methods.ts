@@ -1,13 +1,12 @@
 import { XosanError } from '../../core/errors.ts'
-import { type HostId } from '../../core/units.ts'
 import { type ControlResult } from '../../rpc/control-api.ts'
 import { exportToolCertificates } from '../../trust/tool-certificates.ts'
 import { type VolumeContext } from '../../volume/context.ts'
 import { type ClusterFile } from '../cluster/cluster-file.ts'
+import { type SuccessionParts } from '../cluster/create-succession.ts'
 import { type ClusterService } from '../cluster/cluster-service.ts'
 import { type HostCluster } from '../cluster/host-cluster.ts'
 import { removeHost } from '../cluster/host-removal.ts'
-import { type Succession } from '../cluster/succession.ts'
 import { type Log } from '../log.ts'
 import { type ControlMethods } from './control-methods.ts'
 
@@ -17,6 +16,7 @@ type ClusterMethod =
   | 'cluster.join'
   | 'cluster.leave'
   | 'cluster.trust'
+  | 'cluster.request'
   | 'cluster.certify'
   | 'host.remove'
   | 'trust.export'
@@ -27,15 +27,12 @@ export function clusterMethods({
   cluster,
   service,
   succession,
-  holder,
   log,
 }: {
   readonly cluster: HostCluster
   readonly context: VolumeContext
   readonly service: ClusterService
-  readonly succession: Succession
-  /** The host that holds the authority's key; null while this host does not know it. */
-  readonly holder: () => HostId | null
+  readonly succession: SuccessionParts
   readonly log: Log
 }): Pick<ControlMethods, ClusterMethod> {
   return {
@@ -50,16 +47,18 @@ export function clusterMethods({
       return null
     },
     'cluster.trust': async params => {
-      await succession.trust(params)
+      await succession.steps.trust(params)
       return null
     },
-    'cluster.certify': async ({ sr }) => {
-      await succession.certify(sr)
+    'cluster.request': async ({ sr }) => succession.steps.request(sr),
+    'cluster.certify': async params => {
+      await succession.steps.certify(params)
       return null
     },
     'host.remove': async ({ host }) => {
+      if (cluster.file === null) throw new XosanError('NOT_IN_CLUSTER', {})
       const { host: self, metadata } = context
-      const around = { self, hosts: metadata.hosts(), holder: holder(), log, succession }
+      const around = { self, sr: cluster.file.sr, hosts: metadata.hosts(), log, ...succession }
       return removeHost(host, { ...context, ...around })
     },
     'trust.export': async ({ directory }) => {

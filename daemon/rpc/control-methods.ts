@@ -15,9 +15,9 @@ import { Deadline } from '../../volume/deadline.ts'
 import { answerSmapiCall } from '../../volume/smapi.ts'
 import { type Datapaths } from '../datapaths.ts'
 import { type MeasuredUsage } from '../usage.ts'
+import { type SuccessionParts } from '../cluster/create-succession.ts'
 import { type ClusterService } from '../cluster/cluster-service.ts'
 import { type HostCluster } from '../cluster/host-cluster.ts'
-import { type Succession } from '../cluster/succession.ts'
 import { type Log } from '../log.ts'
 import { clusterMethods, summaryOf } from './cluster-methods.ts'
 import { sentenceOf } from './holding.ts'
@@ -34,9 +34,7 @@ interface ControlOptions {
   readonly self: { readonly uuid: HostId; readonly name: string; readonly address: string }
   readonly cluster: HostCluster
   readonly service: ClusterService
-  readonly succession: Succession
-  /** The host that holds the authority's key; null while this host does not know it. */
-  readonly holder: () => HostId | null
+  readonly succession: SuccessionParts
   readonly log: Log
   readonly datapaths: Datapaths
   readonly usage: MeasuredUsage

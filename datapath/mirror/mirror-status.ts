@@ -30,7 +30,7 @@ export function replicasOfMirror(context: MirrorContext): ReplicaStatus[] {
 /** Whether requests of the guest cannot go on now, other than by taking their time. */
 export function isHolding(context: MirrorContext): boolean {
   const { state } = context
-  if (state.heldCount > 0 || !state.serving) return true
+  if (state.heldCount > 0 || state.withheldCount > 0 || !state.serving) return true
   return context
     .relied()
     .some(({ session, record }) => session === null && !state.caughtUp(record.replica, state.lastNumber))

@@ -120,8 +120,10 @@ describe('a change on its primary', () => {
     primary.answer(request, 'ab', ms(NOW + 3000))
     assert.deepEqual(primary.effects(ms(NOW + 3000)), [])
     assert.equal(primary.state.runningCount, 1)
+    assert.equal(primary.state.withheldCount, 1)
     primary.state.promised(replicaOn('b'), ms(NOW + 6000))
     assert.deepEqual(primary.effects(ms(NOW + 3001)), ['acknowledge 1', 'finished 1'])
+    assert.equal(primary.state.withheldCount, 0)
   })
 
   it('is not acknowledged when, before there is a new promise, it is waited for again', () => {

@@ -1,0 +1,89 @@
+import { type Clock } from '../../core/ports/clock.ts'
+import { type Random } from '../../core/ports/random.ts'
+import { hasCode } from '../../core/errors.ts'
+import { TrustDirectory } from '../../trust/trust-directory.ts'
+import { Deadline } from '../../volume/deadline.ts'
+import { type Config } from '../config.ts'
+import { type Log } from '../log.ts'
+import { type CertificateRenewal } from './certificate-renewal.ts'
+import { trustPath } from './cluster-file.ts'
+import { type EtcdPart } from './etcd-part.ts'
+import { type HostCluster } from './host-cluster.ts'
+import { type Pool } from './pool.ts'
+import { type Revocation } from './revocation.ts'
+import { SuccessionRecord } from './succession-record.ts'
+import { SuccessionSteps } from './succession-steps.ts'
+import { Succession } from './succession.ts'
+
+interface CreateOptions {
+  readonly config: Config
+  readonly version: string
+  readonly cluster: HostCluster
+  readonly pool: Pool
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Log
+  /** Null until this host has entered its cluster. */
+  readonly revocation: () => Revocation | null
+  readonly reload: () => Promise<void>
+  readonly renewal: CertificateRenewal
+  /** Null where the coordinator is not etcd. */
+  readonly etcdPart: EtcdPart | null
+}
+
+/** How another host takes the place of the one that holds the authority. */
+export interface SuccessionParts {
+  readonly record: SuccessionRecord
+  readonly steps: SuccessionSteps
+  readonly succession: Succession
+}
+
+const CHECK_MS = 5_000
+/** A host that knows nobody any more must not wait long for what it cannot be told. */
+const LOOK_MS = 3_000
+
+/** The parts of a succession on one host, put together. */
+export function createSuccession(options: CreateOptions): SuccessionParts {
+  const { config, version, cluster, pool, clock, random, log, revocation, reload, renewal, etcdPart } =
+    options
+  const { coordinator } = cluster
+  const directory = async () => TrustDirectory.open(trustPath(config.stateDirectory))
+  const revocationsCurrent = async () => revocation()?.current()
+  const record = new SuccessionRecord({ coordinator, clock, random }, async host =>
+    pool.call(host, 'cluster.check', {}, CHECK_MS).then(
+      () => true,
+      () => false
+    )
+  )
+  const steps = new SuccessionSteps({
+    cluster,
+    directory,
+    revocationsCurrent,
+    reload,
+    renewal,
+    etcdRestarted: async () => etcdPart?.restarted(),
+    successor: async sr =>
+      record.read(sr, new Deadline(clock, 'looking who holds the authority', LOOK_MS)).then(
+        ({ succession }) => succession?.by,
+        (error: unknown) => {
+          if (hasCode(error, 'SR_NOT_FOUND')) return undefined
+          return null
+        }
+      ),
+  })
+  const succession = new Succession({
+    host: config.host,
+    version,
+    pool,
+    coordinator,
+    clock,
+    record,
+    steps,
+    directory,
+    revocationsCurrent,
+    addCertificate: async (host, certificatePem, inUse) =>
+      renewal.addCertificate(host, certificatePem, inUse),
+    log,
+  })
+  return { record, steps, succession }
+}

@@ -1,0 +1,130 @@
+import { XosanError } from '../../core/errors.ts'
+import { type HostId, type SrId } from '../../core/units.ts'
+import { type ControlResult } from '../../rpc/control-api.ts'
+import { createHostKey } from '../../trust/authority.ts'
+import { certificatesIn, fingerprintOf } from '../../trust/certificate.ts'
+import { signerOf, troubleWith } from '../../trust/issued-certificate.ts'
+import { type Member } from '../../trust/members.ts'
+import { type TrustDirectory } from '../../trust/trust-directory.ts'
+import { type ClusterFile } from './cluster-file.ts'
+import { type HostCluster } from './host-cluster.ts'
+
+interface StepsOptions {
+  readonly cluster: Pick<HostCluster, 'toldMembers'> & { readonly file: Pick<ClusterFile, 'sr'> | null }
+  readonly directory: () => Promise<TrustDirectory>
+  /** Who succeeds now, as the coordinator says; undefined when nobody does, null when it cannot be asked. */
+  readonly successor: (sr: SrId) => Promise<HostId | undefined | null>
+  /** Saves the list of revoked certificates that is published. */
+  readonly revocationsCurrent: () => Promise<void>
+  /** Makes all programs of this host look at its keys again. */
+  readonly reload: () => Promise<void>
+  readonly renewal: {
+    trust(authoritiesPem: string): void
+    adopt(own: { readonly keyPem: string; readonly certificatePem: string }): void
+  }
+  /** Makes this host's member of etcd, if it has one, read what it trusts again. */
+  readonly etcdRestarted: () => Promise<void>
+}
+
+/** As `cluster.trust` has it. */
+interface AuthorityToTrust {
+  readonly sr: SrId
+  readonly by: HostId
+  readonly authorityPem: string
+  readonly alone: boolean
+  readonly members: readonly Member[]
+}
+
+/** As `cluster.certify` has it. */
+interface CertificateToUse {
+  readonly sr: SrId
+  readonly certificatePem: string
+  readonly members: readonly Member[]
+}
+
+/** What every host does when another one takes the place of the one that held the authority. One thing at a time. */
+export class SuccessionSteps {
+  readonly #options: StepsOptions
+  /** The key that was last asked for; it gets on disk with its certificate only. */
+  #requested: { readonly keyPem: string; readonly csrPem: string } | null = null
+  #queue: Promise<unknown> = Promise.resolve()
+
+  constructor(options: StepsOptions) {
+    this.#options = options
+  }
+
+  /**
+   * Trusts another authority, the one to be certified by from now on. Said late, when it is over, nothing is changed.
+   * @throws XosanError NOT_IN_CLUSTER; INVALID_ARGUMENT when it would shut this host out, and for who succeeds nobody
+   */
+  async trust({ sr, by, authorityPem, alone, members }: AuthorityToTrust): Promise<void> {
+    await this.#inTurn(sr, async () => {
+      const { cluster, directory, successor, revocationsCurrent, reload, renewal, etcdRestarted } =
+        this.#options
+      const certificates = certificatesIn(authorityPem)
+      if (certificates.length !== 1 || certificates[0] !== authorityPem) throw invalid('it is not one')
+      await cluster.toldMembers(members)
+      const now = await successor(sr)
+      if (now !== null && now !== by) throw invalid('its host does not succeed another one now')
+      // A list of revoked certificates that only an authority of before has signed cannot be kept without it.
+      await revocationsCurrent()
+      const files = await directory()
+      const trusted = certificatesIn((await files.credentials())?.authoritiesPem ?? '')
+      const others = trusted.filter(each => each !== authorityPem)
+      if (alone && others.length === trusted.length) throw invalid('this host has not heard of it before')
+      const authoritiesPem = (alone ? [authorityPem] : [...others, authorityPem]).join('')
+      const isAlready = !alone && others.length === 0 && trusted.length === 1
+      if (!isAlready) await files.saveAuthorities(authoritiesPem)
+      await reload()
+      renewal.trust(authoritiesPem)
+      await etcdRestarted()
+    })
+  }
+
+  /** Makes a key for the certificate that is to come; null when none is needed. @throws XosanError NOT_IN_CLUSTER */
+  async request(sr: SrId): Promise<ControlResult<'cluster.request'>> {
+    return this.#inTurn(sr, async () => {
+      const { certificatePem, authority } = await this.#own()
+      if (signerOf(certificatePem, authority) !== null) return null
+      this.#requested = await createHostKey()
+      return { csrPem: this.#requested.csrPem, inUse: fingerprintOf(certificatePem) }
+    })
+  }
+
+  /** Uses the certificate of that key. @throws XosanError NOT_IN_CLUSTER, CERTIFICATE_REFUSED */
+  async certify({ sr, certificatePem, members }: CertificateToUse): Promise<void> {
+    await this.#inTurn(sr, async () => {
+      const { cluster, directory, reload, renewal } = this.#options
+      const { identity, authority } = await this.#own()
+      const refused = (reason: string): XosanError =>
+        new XosanError('CERTIFICATE_REFUSED', { host: identity.host, reason })
+      if (this.#requested === null) throw refused('nobody has asked for its key')
+      const own = { keyPem: this.#requested.keyPem, certificatePem }
+      const trouble = troubleWith({ identity, ...own }, authority, new Date())
+      if (trouble !== null) throw refused(trouble)
+      await cluster.toldMembers(members)
+      await (await directory()).saveCertificate(own)
+      this.#requested = null
+      renewal.adopt(own)
+      await reload()
+    })
+  }
+
+  async #own() {
+    const credentials = await (await this.#options.directory()).credentials()
+    if (credentials === null) throw new XosanError('NOT_IN_CLUSTER', {})
+    return { ...credentials, authority: certificatesIn(credentials.authoritiesPem).at(-1)! }
+  }
+
+  async #inTurn<T>(sr: SrId, action: () => Promise<T>): Promise<T> {
+    const mine = this.#queue.then(async () => {
+      if (this.#options.cluster.file?.sr !== sr) throw new XosanError('NOT_IN_CLUSTER', {})
+      return action()
+    })
+    this.#queue = mine.catch(() => undefined)
+    return mine
+  }
+}
+
+const invalid = (reason: string): XosanError =>
+  new XosanError('INVALID_ARGUMENT', { what: 'the authority to trust', reason })
