@@ -61,6 +61,8 @@ export class Coincidences {
   readonly #chance: number
   /** Who reserves a volume at the same time as others, and shall be held up once he has. */
   readonly #contended = new Map<SimulatedHost, SimulatedVolume>()
+  /** Who is about to take a replica out, and what follows at that moment. */
+  #excluding: readonly [SimulatedHost, () => void] | null = null
   /** Faults have begun and are not over. */
   active = false
 
@@ -80,6 +82,8 @@ export class Coincidences {
       return
     }
     const contended = this.#contended.get(host)
+    const [excluding, cutOff] = this.#excluding ?? []
+    if (moment === 'changed the record' && excluding === host) cutOff!()
     if (moment === 'changed the record' && contended !== undefined) void this.#holdUp(host, contended)
     else if (moment === 'did not learn what it did' && this.#random.chance(0.5)) void this.#useDoubt(host)
     else if (this.#random.chance(this.#chance * rare)) void this.#strikeAfter(moment, host)
@@ -183,6 +187,7 @@ export class Coincidences {
     const holders = replicasOf(this.#universe.stateOf(volume)).map(({ host }) => host)
     const candidates = random.shuffled(others).sort((a, b) => rank(a, holders) - rank(b, holders))
     if (random.chance(0.3)) return this.#outlivePromise(target, candidates[0]!, lastsMs)
+    if (random.chance(0.3)) return this.#cutOffAfterExclusion(target, holders, lastsMs)
     const taker = random.chance(0.7) ? candidates[0]! : random.pick(others)
     world.log(
       'FAULT',
@@ -221,6 +226,44 @@ export class Coincidences {
     void faults.isolate(primary, hosts, true, lastsMs)
     await faults.kill(taker, random.between(5, 60))
     for (let attempt = 0; attempt < 6 && this.active; attempt++) {
+      await world.pause(random.between(0, 300))
+      await administrator.take(volume, taker)
+    }
+  }
+
+  /**
+   * A replica's host dies, and in the moment in which the primary has taken it out of the record, before any other host
+   * hears of that, the primary is cut off; it relies on what those have promised, and its guest goes on reading.
+   */
+  async #cutOffAfterExclusion(
+    { volume, primary, others }: ActiveVolume,
+    holders: readonly string[],
+    lastsMs: number
+  ): Promise<void> {
+    const { faults, administrator, hosts, world } = this.#universe
+    const random = this.#random
+    const [lost] = random.shuffled(others.filter(({ id }) => holders.includes(id)))
+    if (lost === undefined || this.#excluding !== null) return
+    world.log('FAULT', `${primary.name} is to be cut off when it has taken ${lost.name} out`)
+    const done = { cut: false }
+    const guest = volume.guests.findLast(({ process }) => process === primary.process)
+    this.#excluding = [
+      primary,
+      () => {
+        this.#excluding = null
+        done.cut = true
+        faults.count('cut off after an exclusion')
+        void faults.isolate(primary, hosts, random.chance(0.5), lastsMs)
+        if (random.chance(0.6)) guest?.onlyRead(world.now + lastsMs)
+      },
+    ]
+    if (random.chance(0.5)) guest?.scatter(1 + random.below(4))
+    void faults.kill(lost, random.between(500, 9_000))
+    const limit = world.now + 3_000
+    while (this.active && !done.cut && world.now < limit) await world.pause(1)
+    this.#excluding = null
+    const taker = random.pick(others)
+    for (let attempt = 0; done.cut && attempt < 6 && this.active; attempt++) {
       await world.pause(random.between(0, 300))
       await administrator.take(volume, taker)
     }

@@ -64,6 +64,13 @@ export const MUTANTS: readonly Mutant[] = [
     replace: 'const remainingMs = Math.min(0, this.#owedFor(request, now, renewedAt)) as Millis',
   },
   {
+    name: 'a promise of an epoch before the last change of the membership is void',
+    file: 'core/mirror/open-procedure.ts',
+    find: 'const voidUpTo = owner === null || owner === options.host ? epoch - 1 : 0',
+    replace:
+      'const voidUpTo = owner === null || owner === options.host ? epoch - 1 : Math.max(state.epoch - 1, 0)',
+  },
+  {
     name: 'a process that has just started owes nothing',
     file: 'core/mirror/replica-rights.ts',
     find: 'if (holder === null) return (this.#graceUntil - now) as Millis',
