@@ -25,7 +25,7 @@ import { type ClusterEtcdMember } from '../cluster/cluster-file.ts'
 import { type MemberPlace, peerUrl } from './member-arguments.ts'
 import { addressOf, listedMembers, membersForClients } from './member-list.ts'
 import { MemberProcess } from './member-process.ts'
-import { isWaiting, RESTART_MS, restartInTurn, restartNow } from './restart-turn.ts'
+import { isWaiting, RESTART_MS, memberServes, restartInTurn, restartNow } from './restart-turn.ts'
 
 export interface KeeperTiming {
   /** A host that is silent for longer than this is replaced, if there is another one. */
@@ -62,8 +62,8 @@ export interface MemberKeeperOptions {
   /** The members as this host knows them (none: not yet), and its certificates: the same object until they change. */
   readonly target: () => EtcdTarget
   /**
-   * All hosts of the cluster in the order of their records. It is asked after etcd has listed its members and should say what is
-   * so then: a host without a record loses its member.
+   * All hosts of the cluster in the order of their records, as of after etcd has listed its members: a host without a
+   * record loses its member.
    */
   readonly hosts: () => Promise<readonly KeeperHost[]>
   /** Whether a host is a member of the cluster. */
@@ -197,8 +197,7 @@ export class MemberKeeper {
   }
 
   /**
-   * The same at once: for those who see to it themselves that one host comes after the other, and do not wait for a
-   * member that is lost. Nobody decides for a moment then, which no I/O that is well waits for.
+   * The same at once: for who sees to it that one host comes after the other, and waits for no member that is lost.
    * @throws XosanError DEADLINE_EXCEEDED when the member does not serve again
    */
   async restartAtOnce(): Promise<void> {
@@ -480,14 +479,8 @@ export class MemberKeeper {
   /** Whether this host's member answers and knows the leader. */
   async #serves(): Promise<boolean> {
     const { clock, random, target } = this.#options
-    const admin = new EtcdAdmin({ target: { members: [this.#self], tls: target().tls }, clock, random })
-    try {
-      return (await admin.status(this.#self, ANSWER_MS)).leader !== '0'
-    } catch {
-      return false
-    } finally {
-      admin.close()
-    }
+    const alone = { members: [this.#self], tls: target().tls }
+    return memberServes(new EtcdAdmin({ target: alone, clock, random }), this.#self, ANSWER_MS)
   }
 
   async #othersDecide(): Promise<boolean> {

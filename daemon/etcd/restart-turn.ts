@@ -5,7 +5,7 @@
 import { type EtcdAdmin, type Turn } from '../../cluster/etcd/etcd-admin.ts'
 import { hasCode } from '../../core/errors.ts'
 import { type Clock, pause } from '../../core/ports/clock.ts'
-import { type HostId, millis } from '../../core/units.ts'
+import { type HostId, type Millis, millis } from '../../core/units.ts'
 
 /** A member needs some seconds to end and to begin; one that takes longer than this has more trouble than its restart. */
 export const RESTART_MS = 60_000
@@ -80,6 +80,21 @@ async function takeTurn(options: RestartOptions): Promise<boolean> {
     await pause(clock, LOOK_MS)
   }
   return false
+}
+
+/** Whether a member answers and knows the leader. @param admin is closed */
+export async function memberServes(
+  admin: Pick<EtcdAdmin, 'status' | 'close'>,
+  member: Parameters<EtcdAdmin['status']>[0],
+  withinMs: Millis
+): Promise<boolean> {
+  try {
+    return (await admin.status(member, withinMs)).leader !== '0'
+  } catch {
+    return false
+  } finally {
+    admin.close()
+  }
 }
 
 async function giveBack({ self, admin, clock, closed }: RestartOptions): Promise<void> {

@@ -22,6 +22,7 @@ import { IssuedInMemory, newHostId, TrustRig } from '../../support/trust-rig.ts'
 const clock = createNodeClock()
 const deadline = () => new Deadline(clock, 'the test', 20_000)
 const [h1, h2, h3] = [newHostId(), newHostId(), newHostId()]
+const STEPS = ['requireClaim', 'hold', 'release'] as const
 
 describe('what a host does at a succession', () => {
   let parent: string
@@ -194,9 +195,7 @@ describe('the record of a succession', () => {
   it('lets no second host succeed while the first is up', async () => {
     await record.claim(sr, h1, h2, deadline())
     await assert.rejects(record.claim(sr, h1, h3, deadline()), waits)
-    for (const step of [record.requireClaim, record.hold, record.release]) {
-      await assert.rejects(step.call(record, sr, h3, deadline()), waits)
-    }
+    for (const step of STEPS) await assert.rejects(record[step](sr, h3, deadline()), waits)
   })
 
   it('lets another host take it up when the first is lost, which then goes no further', async () => {
@@ -204,9 +203,7 @@ describe('the record of a succession', () => {
     up.delete(h2)
     await record.claim(sr, h2, h3, deadline())
     await record.requireClaim(sr, h3, deadline())
-    for (const step of [record.requireClaim, record.hold, record.release]) {
-      await assert.rejects(step.call(record, sr, h2, deadline()), waits)
-    }
+    for (const step of STEPS) await assert.rejects(record[step](sr, h2, deadline()), waits)
   })
 
   it('lets one of two begin that want to at the same time', async () => {

@@ -240,6 +240,25 @@ describe('JSON-RPC between hosts', () => {
     }
   })
 
+  it('ends the connections of certificates of an authority that is trusted no more, and no other', async () => {
+    const successor = await TrustRig.create(rig.authority.scope)
+    const authoritiesPem = rig.authority.certificatePem + successor.authority.certificatePem
+    const own = await successor.credentials(serverCredentials.identity)
+    rig.enlist(own)
+    serverTransport.use({ ...own, authoritiesPem })
+    const old = await rig.credentials()
+    const young = await successor.credentials()
+    const clients = [old, young].map(credentials => {
+      rig.enlist(credentials)
+      return clientOf(rig.transport({ ...credentials, authoritiesPem }))
+    })
+    for (const client of clients) await echo(client)
+    // It stays on the list of members, and shows what it showed.
+    serverTransport.use({ ...own, authoritiesPem: successor.authority.certificatePem })
+    await assert.rejects(echo(clients[0]!), { code: 'PEER_UNREACHABLE' })
+    assert.equal(await echo(clients[1]!), 'hello')
+  })
+
   it('does not let a removed host in by a session that it had before', async () => {
     const credentials = await rig.credentials()
     rig.enlist(credentials)
