@@ -228,8 +228,8 @@ export const ERRORS = {
   },
   SUCCESSION_WAITS: {
     sentence:
-      'The host to remove holds the key of the authority; for another one to take its place every other host has to answer, and {host} does not: {reason}',
-    next: 'Nothing was changed. Start that host, or remove it first (`xosan host remove`), and try again.',
+      'Another host takes the place of the one that held the key of the authority, for which every other host is needed. Host {host}: {reason}.',
+    next: 'Start that host, or remove it first (`xosan host remove`), and try again; what was begun goes on then.',
     retriable: true,
   },
   CLOCKS_DIFFER: {

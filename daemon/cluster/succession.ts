@@ -87,7 +87,7 @@ export class Succession {
       await trust(true)
       for (const each of left) done.add(each)
     }
-    throw waits('', 'hosts go on joining')
+    throw waits(host.uuid, 'other hosts go on joining')
   }
 
   /** All is done, and the removed host can write nothing any more. */
