@@ -41,6 +41,8 @@ const replicaSummary = z.object({
   /** Bytes of the resync under way and those done; both 0 when none is. */
   totalBytes: bytes,
   doneBytes: bytes,
+  /** Why its host's part is not connected to the primary; null when it is, and while nobody has the volume open. */
+  trouble: z.string().nullable(),
 })
 
 const volumeSummary = z.object({

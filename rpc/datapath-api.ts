@@ -26,6 +26,8 @@ const replicaStatus = z.object({
   /** Bytes that a resync under way has to bring over, and those done; both 0 when none is. */
   totalBytes: bytes,
   doneBytes: bytes,
+  /** Why there is no session with it; null when there is one. */
+  trouble: z.string().nullable(),
 })
 
 const volumeStatus = z.object({

@@ -50,6 +50,9 @@ export function addVolumeCommands(program: Command): void {
           { title: 'STATE', value: ({ state }) => state },
           { title: 'PROGRESS', value: progressOf, align: 'right' },
         ])
+        for (const { hostName, state, trouble } of shown.replicas) {
+          if (trouble !== null) out.paragraph(`${hostName} is ${state} and not connected: ${trouble}`, '  ')
+        }
       })
     })
 }

@@ -216,6 +216,7 @@ function summary(
         state: live?.state ?? (inSync ? 'in-sync' : 'stale'),
         totalBytes: live?.totalBytes ?? NO_BYTES,
         doneBytes: live?.doneBytes ?? NO_BYTES,
+        trouble: live?.trouble ?? null,
       }
     }),
   }

@@ -16,6 +16,8 @@ export interface ReplicaStatus {
   /** Regions to bring over and those done; both 0 when no resync is under way. */
   readonly totalRegions: number
   readonly doneRegions: number
+  /** Why there is no session with it; null when there is one. */
+  readonly trouble: string | null
 }
 
 export function replicasOfMirror(context: MirrorContext): ReplicaStatus[] {
@@ -23,7 +25,8 @@ export function replicasOfMirror(context: MirrorContext): ReplicaStatus[] {
   return replicasOf(context.keeper.state).map(({ host, replica, inSync }) => {
     const progress = context.plan.progress(replica)
     const state = inSync ? 'in-sync' : progress === null ? 'stale' : 'rebuilding'
-    return { host, replica, state, totalRegions: progress?.total ?? 0, doneRegions: progress?.done ?? 0 }
+    const [totalRegions, doneRegions] = [progress?.total ?? 0, progress?.done ?? 0]
+    return { host, replica, state, totalRegions, doneRegions, trouble: context.troubles.get(replica) ?? null }
   })
 }
 

@@ -21,12 +21,13 @@ export function volumeStatus(
     ...(socket === null ? {} : { socket }),
     connections: guests.connectionsTo(volume),
     waits: mirror?.waits() ?? [],
-    replicas: replicas.map(({ host, replica, state, totalRegions, doneRegions }) => ({
+    replicas: replicas.map(({ host, replica, state, totalRegions, doneRegions, trouble }) => ({
       host,
       replica,
       state,
       totalBytes: byteLength(totalRegions * REGION_BYTES),
       doneBytes: byteLength(doneRegions * REGION_BYTES),
+      trouble,
     })),
   }
 }

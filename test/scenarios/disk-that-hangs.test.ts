@@ -96,9 +96,20 @@ describe('scenario: a disk hangs', () => {
         await writeBlock(device, round, value(round), true)
         await rig.world.pause(7_000)
         assert.equal(nodeOf(h1).replicas.holderOf(rig.volume)?.inSession, false)
+        // Whoever looks at the volume is told why.
+        const [own, other] = rig.mirror(h1)!.replicas()
+        assert.notEqual(own!.trouble, null)
+        assert.equal(other!.trouble, null)
       }
       h1.freeDisk()
       await rig.until('all are in-sync', () => rig.allInSync)
+      assert.deepEqual(
+        rig
+          .mirror(h1)!
+          .replicas()
+          .map(({ trouble }) => trouble),
+        [null, null]
+      )
       await device.flush()
       rig.assertIdentical(h1, h2)
     }))

@@ -40,6 +40,7 @@ const volume = (key: string, name: string, state: ReplicaState, doneBytes = 0): 
       state: index === 0 ? 'in-sync' : state,
       totalBytes: state === 'rebuilding' ? 2 ** 30 : 0,
       doneBytes,
+      trouble: state === 'stale' && index > 0 ? 'its disk does not answer' : null,
     })),
   })
 
@@ -156,6 +157,13 @@ describe('the xosan command', function () {
     for (const line of out.split('\n')) assert.ok(line.length <= 80, `${line.length} columns: ${line}`)
     const shown = JSON.parse((await xosan('volume', 'show', 'database', '--json')).out) as Volume
     assert.deepEqual([shown.waits, shown.holding], [waits, holding])
+  })
+
+  it('says why a replica is not connected', async () => {
+    answers['volume.show'] = () => volume(VOLUME, 'database', 'stale')
+    const { out } = await xosan('volume', 'show', 'database')
+    assert.match(out, /host-name-2 is stale and not connected: its disk does not answer$/m)
+    assert.ok(!out.includes('host-name-1 is'))
   })
 
   it('finds a volume by its name, unless several have it or none', async () => {
