@@ -35,7 +35,7 @@ export function addHostRemoveCommand(host: Command): void {
           process.exitCode = EXIT.failed
           return
         }
-        out.progress(`Removing ${host.name}; if it holds the authority, every host gets a new certificate`)
+        out.progress(`Removing ${host.name} ...`)
         const removed = await daemon.call('host.remove', { host: host.uuid }, REMOVE_MS)
         out.result(removed)
         out.line(`${host.name} is removed.`)

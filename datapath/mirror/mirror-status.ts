@@ -26,7 +26,9 @@ export function replicasOfMirror(context: MirrorContext): ReplicaStatus[] {
     const progress = context.plan.progress(replica)
     const state = inSync ? 'in-sync' : progress === null ? 'stale' : 'rebuilding'
     const [totalRegions, doneRegions] = [progress?.total ?? 0, progress?.done ?? 0]
-    return { host, replica, state, totalRegions, doneRegions, trouble: context.troubles.get(replica) ?? null }
+    const isConnected = context.links.get(replica)?.session != null
+    const trouble = isConnected ? null : (context.troubles.get(replica) ?? null)
+    return { host, replica, state, totalRegions, doneRegions, trouble }
   })
 }
 
