@@ -56,7 +56,7 @@ export const ATTACKS: readonly Attack[] = [
     way: 'tls',
     who: 'removed',
     protocols: ALL,
-    causes: ['not-a-member'],
+    causes: ['revoked'],
   },
   { name: 'expired', way: 'tls', who: 'expired', protocols: ALL, causes: ['expired'] },
   // etcd asks the authority alone, which these two have been signed by: see docs/decisions/trust.md.
