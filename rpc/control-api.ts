@@ -123,9 +123,12 @@ export const controlApi = {
     params: z.object({ sr: srId, by: hostId, authorityPem: pem, alone: z.boolean(), members }),
     result: z.null(),
   },
-  /** Asks this host for a key to certify by the last authority that it trusts; null when it is certified by that already. */
+  /**
+   * Asks this host for a key to certify by the last authority that it trusts; null when its certificate is of that, and
+   * good. `listed`: what is on its record.
+   */
   'cluster.request': {
-    params: z.object({ sr: srId }),
+    params: z.object({ sr: srId, listed: z.array(fingerprint).max(64) }),
     result: z.object({ csrPem: pem, inUse: fingerprint }).nullable(),
   },
   /** Gives this host the certificate of the key that it was asked for last. */

@@ -105,17 +105,20 @@ export class TrustDirectory implements IssuedStore {
   async saveAuthorities(authoritiesPem: string): Promise<void> {
     const invalid = (reason: string): XosanError =>
       new XosanError('INVALID_ARGUMENT', { what: 'the authorities to trust', reason })
-    const credentials = await this.credentials()
-    if (credentials !== null && signerOf(credentials.certificatePem, authoritiesPem) === null) {
-      throw invalid("none of them has signed this host's certificate")
-    }
-    const revoked = await this.#read(REVOKED_FILE)
-    if (revoked !== null) {
-      await readRevocationList(revoked, authoritiesPem).catch((error: unknown) => {
-        throw invalid(`the list of revoked certificates: ${reasonOf(error)}`)
-      })
-    }
-    await this.#inTurn(async () => this.#replace(AUTHORITIES_FILE, authoritiesPem))
+    // Looked at and replaced in one turn: a list that came in between might be of none of them.
+    await this.#inTurn(async () => {
+      const credentials = await this.credentials()
+      if (credentials !== null && signerOf(credentials.certificatePem, authoritiesPem) === null) {
+        throw invalid("none of them has signed this host's certificate")
+      }
+      const revoked = await this.#read(REVOKED_FILE)
+      if (revoked !== null) {
+        await readRevocationList(revoked, authoritiesPem).catch((error: unknown) => {
+          throw invalid(`the list of revoked certificates: ${reasonOf(error)}`)
+        })
+      }
+      await this.#replace(AUTHORITIES_FILE, authoritiesPem)
+    })
   }
 
   /**
@@ -163,22 +166,29 @@ export class TrustDirectory implements IssuedStore {
 
   /**
    * Puts a revocation list where etcd finds it; etcd needs none to start, and one to let anybody in.
-   * @returns whether there is more on it than on the one before
-   * @throws XosanError INVALID_ARGUMENT for one that no authority of this host has signed, and for one that lacks what
-   *   the one before had: somebody has put an old one in place; nothing is changed then
+   * @returns whether there is something on it that was not on the one before
+   * @throws XosanError INVALID_ARGUMENT for one that the authority at work (the last one trusted) has not signed, and for
+   *   one that lacks what its last one had: somebody has put an old one in place; nothing is changed then
    */
   async saveRevocationList(pem: string): Promise<boolean> {
-    const authoritiesPem = await this.#read(AUTHORITIES_FILE)
-    const serials = await readRevocationList(pem, authoritiesPem ?? '')
-    const before = await this.revoked()
-    if (before.some(serial => !serials.includes(serial))) {
-      throw new XosanError('INVALID_ARGUMENT', {
-        what: 'the list of revoked certificates',
-        reason: 'it lacks some that were revoked before',
-      })
-    }
-    await this.#inTurn(async () => this.#replace(REVOKED_FILE, pem))
-    return serials.length > before.length
+    return this.#inTurn(async () => {
+      const authoritiesPem = (await this.#read(AUTHORITIES_FILE)) ?? ''
+      const last = certificatesIn(authoritiesPem).at(-1) ?? ''
+      const serials = await readRevocationList(pem, last)
+      const file = await this.#read(REVOKED_FILE)
+      const serialsOf = async (by: string): Promise<readonly string[]> =>
+        file === null ? [] : readRevocationList(file, by).catch(() => [])
+      // One of an authority of before may name more: whoever has that key can still make them.
+      if ((await serialsOf(last)).some(serial => !serials.includes(serial))) {
+        throw new XosanError('INVALID_ARGUMENT', {
+          what: 'the list of revoked certificates',
+          reason: 'it lacks some that were revoked before',
+        })
+      }
+      const before = await serialsOf(authoritiesPem)
+      await this.#replace(REVOKED_FILE, pem)
+      return serials.some(serial => !before.includes(serial))
+    })
   }
 
   /** Serial numbers of the certificates that are revoked, as far as this host knows. @throws XosanError TRUST_FILE_UNSAFE */

@@ -1,4 +1,5 @@
 import { type Command } from 'commander'
+import { z } from 'zod'
 import { XosanError } from '../../core/errors.ts'
 import { type HostSummary, type VolumeSummary } from '../../rpc/control-api.ts'
 import { confirmByTyping } from '../confirm.ts'
@@ -12,6 +13,10 @@ interface RemoveOptions extends DaemonOptions {
   readonly giveUpVolumes?: true
 }
 
+const UNKNOWN = { address: 'an unknown address', state: 'down', total: 0, free: 0 } as Omit<
+  HostSummary,
+  'uuid' | 'name'
+>
 /** So many volumes are named in a sentence; with more it would say less. */
 const NAMED_MAX = 5
 /** When the host holds the authority, every member of etcd is restarted twice. */
@@ -41,7 +46,7 @@ export function addHostRemoveCommand(host: Command): void {
         out.line(`${host.name} is removed.`)
         if (removed.successor !== null) {
           out.paragraph(
-            'It held the authority, and nobody trusts that any more: this host holds the new one.',
+            'This host holds the authority of the SR from now on; nobody trusts the one before any more.',
             ''
           )
         }
@@ -62,6 +67,9 @@ async function hostNamed(daemon: DaemonClient, given: string): Promise<HostSumma
   const found = hosts.filter(({ uuid, name }) => uuid === given || name === given)
   const [only] = found
   if (only !== undefined && found.length === 1) return only
+  // A member that never got as far as to be listed, or whose removal was broken off: the daemon knows.
+  if (z.uuid().safeParse(given).success)
+    return { ...UNKNOWN, uuid: given as HostSummary['uuid'], name: given }
   const reason =
     only === undefined
       ? `the hosts are ${hosts.map(({ name }) => name).join(', ')}`

@@ -102,7 +102,8 @@ export class CertificateRenewal {
     const authority = await directory.authority()
     if (authority === null) throw new XosanError('AUTHORITY_ELSEWHERE', { host: config.host.name })
     // While a removed host's authority is trusted, too, whoever has that key could come as any member.
-    if (certificatesIn((await directory.credentials())!.authoritiesPem).length > 1) {
+    const trusted = [(await directory.credentials())!, this.#options.cluster.credentials]
+    if (trusted.some(each => each !== null && certificatesIn(each.authoritiesPem).length > 1)) {
       throw new XosanError('CERTIFICATE_REFUSED', {
         host: config.host.name,
         reason:

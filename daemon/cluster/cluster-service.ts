@@ -10,8 +10,8 @@
  * when it starts was killed on the way, and leaves.
  */
 import { randomUUID } from 'node:crypto'
-import { HOSTS_PREFIX, memberKey, MEMBERS_PREFIX } from '../../cluster/keys.ts'
-import { parseMemberRecord, serialiseMemberRecord } from '../../cluster/records.ts'
+import { HOSTS_PREFIX, memberKey, MEMBERS_PREFIX, srKey } from '../../cluster/keys.ts'
+import { parseMemberRecord, parseSrRecord, serialiseMemberRecord } from '../../cluster/records.ts'
 import { transactUntilKnown } from '../../cluster/update.ts'
 import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
 import { type Clock, pause } from '../../core/ports/clock.ts'
@@ -320,12 +320,25 @@ export class ClusterService implements ClusterFormation {
     const { config, log } = this.#options
     const file = await this.#current()
     if (file === null) throw new XosanError('NOT_IN_CLUSTER', {})
+    await this.#requireHolder(file.sr)
     const directory = await TrustDirectory.open(trustPath(config.stateDirectory))
     const ticket = await this.#desk.ticket(directory, host, address)
     this.#joining.set(host, 'invited')
     log.info('a host may join', { host, address })
     const { coordinator } = file
     return { ticket, etcdMembers: coordinator.kind === 'etcd' ? [...coordinator.members] : [] }
+  }
+
+  /** One that was succeeded while it was away has its key still, and whoever it lets in is let in by nobody else. */
+  async #requireHolder(sr: SrId): Promise<void> {
+    const { config, cluster, clock } = this.#options
+    const deadline = new Deadline(clock, 'looking who holds the authority', CHECK_MS)
+    const { entry } = await deadline.race(cluster.coordinator.read(srKey(sr)))
+    // There is none yet while the cluster forms.
+    if (entry === null) return
+    const { createdBy, authority = createdBy } = parseSrRecord(entry.key, entry.value)
+    if (authority !== config.host.uuid)
+      throw new XosanError('AUTHORITY_ELSEWHERE', { host: config.host.name })
   }
 
   async joinExisting(sr: SrId, deadline: Deadline): Promise<void> {

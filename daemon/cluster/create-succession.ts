@@ -1,3 +1,5 @@
+import { memberKey } from '../../cluster/keys.ts'
+import { transactUntilKnown } from '../../cluster/update.ts'
 import { type Clock } from '../../core/ports/clock.ts'
 import { type Random } from '../../core/ports/random.ts'
 import { hasCode } from '../../core/errors.ts'
@@ -80,7 +82,11 @@ export function createSuccession(options: CreateOptions): SuccessionParts {
     record,
     steps,
     directory,
-    revocationsCurrent,
+    revocationsPublished: async () => revocation()?.require(),
+    removeMembers: async (hosts, deadline) => {
+      const changes = hosts.map(host => ({ key: memberKey(host), value: null }))
+      await transactUntilKnown({ coordinator, clock, random }, [], changes, deadline.at)
+    },
     addCertificate: async (host, certificatePem, inUse) =>
       renewal.addCertificate(host, certificatePem, inUse),
     log,

@@ -104,7 +104,9 @@ export class HostCluster {
     this.#file = file
     this.#use(credentials)
     this.#etcd?.retarget(this.etcdTarget())
-    if (this.#follower?.following !== true) this.members.replace(await directory.members())
+    const kept = await directory.members()
+    // What the coordinator says is younger, also when it came while the file was read.
+    if (this.#follower?.following !== true) this.members.replace(kept)
     this.members.revoke(await directory.revoked())
   }
 
@@ -127,8 +129,8 @@ export class HostCluster {
   async toldMembers(members: readonly Member[]): Promise<void> {
     if (this.#follower?.following === true) return
     if (!members.some(({ host }) => host === this.#options.config.host.uuid)) return
-    await this.#keep(members)
     this.members.replace(members)
+    await this.#keep(members)
   }
 
   /** How another host is called; undefined in clear. @throws XosanError NOT_IN_CLUSTER */

@@ -1,14 +1,13 @@
-import { hostKey, memberKey } from '../../cluster/keys.ts'
-import { type HostRecord } from '../../cluster/records.ts'
-import { transactUntilKnown } from '../../cluster/update.ts'
+import { hostKey, memberKey, MEMBERS_PREFIX } from '../../cluster/keys.ts'
+import { type HostRecord, parseMemberRecord } from '../../cluster/records.ts'
 import { reasonOf, XosanError } from '../../core/errors.ts'
 import { type Clock } from '../../core/ports/clock.ts'
-import { type Coordinator } from '../../core/ports/coordinator.ts'
-import { type Random } from '../../core/ports/random.ts'
+import { type Coordinator, type Entry } from '../../core/ports/coordinator.ts'
 import { type HostId, type SrId } from '../../core/units.ts'
 import { type HostAgent } from '../../volume/context.ts'
 import { Deadline } from '../../volume/deadline.ts'
 import { type Log } from '../log.ts'
+import { patiently } from './patiently.ts'
 import { type SuccessionRecord } from './succession-record.ts'
 import { type Succession } from './succession.ts'
 
@@ -17,11 +16,10 @@ interface RemovalOptions {
   readonly sr: SrId
   readonly coordinator: Coordinator
   readonly clock: Clock
-  readonly random: Random
   readonly log: Log
   readonly hosts: readonly Pick<HostRecord, 'host' | 'name'>[]
   readonly agent: (host: HostId) => HostAgent
-  readonly record: Pick<SuccessionRecord, 'read'>
+  readonly record: Pick<SuccessionRecord, 'read' | 'remove'>
   readonly succession: Pick<Succession, 'carryOut' | 'finish'>
 }
 
@@ -47,45 +45,40 @@ interface Removed {
  *   after which the same call goes on
  */
 export async function removeHost(wanted: string, options: RemovalOptions): Promise<Removed> {
-  const { self, sr, clock, log, hosts, record, succession } = options
+  const { self, sr, coordinator, clock, log, hosts, record, succession } = options
   const looking = new Deadline(clock, 'looking who holds the authority', REMOVE_MS)
   // As the coordinator says now: to remove the holder in the ordinary way would leave nobody who can be succeeded.
   const { createdBy, authority = createdBy, succession: begun } = await record.read(sr, looking)
+  const listed = await patiently(clock, looking, async () => coordinator.list(MEMBERS_PREFIX))
   const { host, name } = find(wanted, self, [
     ...hosts,
-    // Their records may be gone already.
-    ...[authority, begun?.removed].flatMap(id => (id === undefined ? [] : [{ host: id, name: id }])),
+    // Their records as hosts may be gone already, or have never been made.
+    ...[authority, ...(begun === undefined ? [] : [begun.removed]), ...listed.entries.map(hostOfMember)].map(
+      id => ({ host: id, name: id })
+    ),
   ])
-  let successor: HostId | null = null
-  for (const removed of new Set([
-    ...(begun === undefined ? [] : [begun.removed]),
-    ...(authority === host ? [host] : []),
-  ])) {
-    const deadline = new Deadline(
-      clock,
-      `taking the place of ${removed}, which holds the authority`,
-      SUCCEED_MS
-    )
-    await succession.carryOut(sr, removed, deadline, async () =>
-      remove([memberKey(removed)], options, deadline)
-    )
-    await remove([memberKey(removed), hostKey(removed)], options, deadline)
-    await succession.finish(sr, deadline)
-    successor = self
-    if (removed === host) return { host, revoked: true, successor }
+  if (begun !== undefined || authority === host) {
+    const deadline = new Deadline(clock, `taking the place of the host that held the authority`, SUCCEED_MS)
+    const removed = begun?.removed ?? host
+    const leaving = new Set([removed, host])
+    await succession.carryOut(sr, removed, leaving, deadline)
+    await succession.finish(sr, leaving, deadline)
+    return { host, revoked: true, successor: self }
   }
   const deadline = new Deadline(clock, `removing ${name}`, REMOVE_MS)
   // First: what is revoked stays so, while a record can be written again by whoever still has a word with etcd.
-  const revoked = await revoke(host, successor ?? authority, options, deadline).catch((error: unknown) => {
+  const revoked = await revoke(host, authority, options, deadline).catch((error: unknown) => {
     log.warn('the certificates of a removed host are not revoked yet', {
       host: name,
       reason: reasonOf(error),
     })
     return false
   })
-  await remove([memberKey(host), hostKey(host)], options, deadline)
-  return { host, revoked, successor }
+  await record.remove(sr, authority, [memberKey(host), hostKey(host)], deadline)
+  return { host, revoked, successor: null }
 }
+
+const hostOfMember = ({ key, value }: Entry): HostId => parseMemberRecord(key, value).host
 
 function find(
   wanted: string,
@@ -98,15 +91,6 @@ function find(
   const reason =
     found === undefined ? `the hosts are ${names.join(', ')}` : 'a host is removed by another one'
   throw new XosanError('INVALID_ARGUMENT', { what: `host ${wanted}`, reason })
-}
-
-async function remove(
-  keys: readonly string[],
-  { coordinator, clock, random }: RemovalOptions,
-  deadline: Deadline
-): Promise<void> {
-  const changes = keys.map(key => ({ key, value: null }))
-  await transactUntilKnown({ coordinator, clock, random }, [], changes, deadline.at)
 }
 
 async function revoke(

@@ -15,6 +15,7 @@ import { type Clock, type Timer } from '../../core/ports/clock.ts'
 import { type Coordinator } from '../../core/ports/coordinator.ts'
 import { type Random } from '../../core/ports/random.ts'
 import { type HostId, millis } from '../../core/units.ts'
+import { certificatesIn } from '../../trust/certificate.ts'
 import { type MemberList } from '../../trust/members.ts'
 import { type TrustDirectory } from '../../trust/trust-directory.ts'
 import { type Log } from '../log.ts'
@@ -65,9 +66,22 @@ export class Revocation {
     const { directory, host: self, log } = this.#options
     const authority = await directory.authority()
     if (authority === null) throw new XosanError('AUTHORITY_ELSEWHERE', { host: self })
+    if (await isSucceeding(directory)) {
+      throw new XosanError('SUCCESSION_WAITS', { host: self, reason: 'nothing is revoked until it is done' })
+    }
     await authority.revoke(host, new Date())
     log.info('the certificates of a host are revoked', { host })
     await this.current()
+  }
+
+  /** Publishes what this host has to, and saves what is published. @throws what keeps it from that */
+  async require(): Promise<void> {
+    const done = this.#running.then(async () => {
+      await this.#publish()
+      await this.#save()
+    })
+    this.#running = done.catch(() => undefined)
+    await done
   }
 
   close(): void {
@@ -103,8 +117,10 @@ export class Revocation {
     const listed = new Set(entries.map(({ key }) => key))
     // A coordinator that does not know this very host is not the one that the cluster has.
     if (!listed.has(memberKey(host))) return
+    // While a removed host's authority is trusted, whoever has that key can take records away for a moment.
+    const revokes = !(await isSucceeding(directory))
     for (const holder of candidates) {
-      if (listed.has(memberKey(holder))) continue
+      if (!revokes || listed.has(memberKey(holder))) continue
       await authority.revoke(holder, now)
       log.info('the certificates of a host are revoked', { host: holder })
     }
@@ -121,3 +137,7 @@ export class Revocation {
     if (entry !== null && (await directory.saveRevocationList(entry.value))) changed()
   }
 }
+
+/** Two authorities are trusted: one is about to succeed the other. */
+const isSucceeding = async (directory: TrustDirectory): Promise<boolean> =>
+  certificatesIn((await directory.credentials())?.authoritiesPem ?? '').length > 1

@@ -25,10 +25,20 @@ export class SuccessionRecord {
     return parseSrRecord(entry.key, entry.value)
   }
 
-  /** Begins, or takes up what was begun. @throws XosanError SUCCESSION_WAITS while another host that is up is at it */
-  async claim(sr: SrId, removed: HostId, by: HostId, deadline: Deadline): Promise<void> {
+  /**
+   * Begins, or takes up what was begun.
+   * @param leaving hosts that are being removed: what they began is taken up whether they are up or not
+   * @throws XosanError SUCCESSION_WAITS while another host that is up is at it
+   */
+  async claim(
+    sr: SrId,
+    removed: HostId,
+    by: HostId,
+    leaving: ReadonlySet<HostId>,
+    deadline: Deadline
+  ): Promise<void> {
     const other = (await this.read(sr, deadline)).succession?.by ?? by
-    if (other !== by && other !== removed && (await this.#isUp(other))) throw atIt(other)
+    if (other !== by && !leaving.has(other) && (await this.#isUp(other))) throw atIt(other)
     await this.#change(sr, deadline, record => {
       const current = record.succession?.by ?? by
       if (current !== by && current !== other) throw atIt(current)
@@ -50,21 +60,47 @@ export class SuccessionRecord {
     })
   }
 
-  async release(sr: SrId, by: HostId, deadline: Deadline): Promise<void> {
-    await this.#change(sr, deadline, ({ succession, ...record }) => {
-      if (succession !== undefined && succession.by !== by) throw atIt(succession.by)
-      return record
-    })
+  /** It is done: from here on nobody succeeds, and the removed hosts are on no list. @param removals their records */
+  async release(sr: SrId, by: HostId, removals: readonly string[], deadline: Deadline): Promise<void> {
+    await this.#change(
+      sr,
+      deadline,
+      ({ succession, ...record }) => {
+        if (succession?.by !== by) throw atIt(succession?.by ?? 'another host')
+        return { ...record, authority: by }
+      },
+      removals
+    )
   }
 
-  async #change(sr: SrId, deadline: Deadline, change: (record: SrRecord) => SrRecord): Promise<void> {
+  /** Removes records while nobody succeeds, and the same host holds the authority. @throws XosanError SUCCESSION_WAITS */
+  async remove(sr: SrId, holder: HostId, removals: readonly string[], deadline: Deadline): Promise<void> {
+    await this.#change(
+      sr,
+      deadline,
+      record => {
+        const { createdBy, authority = createdBy, succession } = record
+        if (succession !== undefined || authority !== holder) throw atIt(succession?.by ?? authority)
+        return record
+      },
+      removals
+    )
+  }
+
+  async #change(
+    sr: SrId,
+    deadline: Deadline,
+    change: (record: SrRecord) => SrRecord,
+    removals: readonly string[] = []
+  ): Promise<void> {
     await update(
       this.#context,
       srKey(sr),
       entry => {
         if (entry === null) throw new XosanError('SR_NOT_FOUND', { sr })
         const value = serialiseSrRecord(entry.key, change(parseSrRecord(entry.key, entry.value)))
-        return value === entry.value ? 'unchanged' : { value }
+        if (value === entry.value && removals.length === 0) return 'unchanged'
+        return { value, alongside: removals.map(key => ({ key, value: null })) }
       },
       deadline.at
     )

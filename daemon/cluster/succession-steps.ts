@@ -1,8 +1,9 @@
+import { X509Certificate } from 'node:crypto'
 import { XosanError } from '../../core/errors.ts'
 import { type HostId, type SrId } from '../../core/units.ts'
 import { type ControlResult } from '../../rpc/control-api.ts'
 import { createHostKey } from '../../trust/authority.ts'
-import { certificatesIn, fingerprintOf } from '../../trust/certificate.ts'
+import { certificateFacts, certificatesIn, fingerprintOf } from '../../trust/certificate.ts'
 import { signerOf, troubleWith } from '../../trust/issued-certificate.ts'
 import { type Member } from '../../trust/members.ts'
 import { type TrustDirectory } from '../../trust/trust-directory.ts'
@@ -61,10 +62,13 @@ export class SuccessionSteps {
     await this.#inTurn(sr, async () => {
       const { cluster, directory, successor, revocationsCurrent, reload, renewal, etcdRestarted } =
         this.#options
-      const certificates = certificatesIn(authorityPem)
-      if (certificates.length !== 1 || certificates[0] !== authorityPem) throw invalid('it is not one')
-      await cluster.toldMembers(members)
-      const now = await successor(sr)
+      if (!isAuthority(authorityPem)) throw invalid('it is not one')
+      let now = await successor(sr)
+      if (now === null) {
+        // Perhaps because this host knows nobody any more who could answer.
+        await cluster.toldMembers(members)
+        now = await successor(sr)
+      }
       if (now !== null && now !== by) throw invalid('its host does not succeed another one now')
       // A list of revoked certificates that only an authority of before has signed cannot be kept without it.
       await revocationsCurrent()
@@ -81,13 +85,20 @@ export class SuccessionSteps {
     })
   }
 
-  /** Makes a key for the certificate that is to come; null when none is needed. @throws XosanError NOT_IN_CLUSTER */
-  async request(sr: SrId): Promise<ControlResult<'cluster.request'>> {
+  /**
+   * Makes a key for the certificate that is to come; null when this host has one that is good.
+   * @param listed fingerprints on the record of this host
+   * @throws XosanError NOT_IN_CLUSTER
+   */
+  async request(sr: SrId, listed: readonly string[]): Promise<ControlResult<'cluster.request'>> {
     return this.#inTurn(sr, async () => {
       const { certificatePem, authority } = await this.#own()
-      if (signerOf(certificatePem, authority) !== null) return null
+      const inUse = fingerprintOf(certificatePem)
+      const revoked = await (await this.#options.directory()).revoked()
+      const isGood = listed.includes(inUse) && !revoked.includes(certificateFacts(certificatePem)!.serial)
+      if (isGood && signerOf(certificatePem, authority) !== null) return null
       this.#requested = await createHostKey()
-      return { csrPem: this.#requested.csrPem, inUse: fingerprintOf(certificatePem) }
+      return { csrPem: this.#requested.csrPem, inUse }
     })
   }
 
@@ -123,6 +134,16 @@ export class SuccessionSteps {
     })
     this.#queue = mine.catch(() => undefined)
     return mine
+  }
+}
+
+function isAuthority(pem: string): boolean {
+  const certificates = certificatesIn(pem)
+  if (certificates.length !== 1 || certificates[0] !== pem) return false
+  try {
+    return new X509Certificate(pem).ca
+  } catch {
+    return false
   }
 }
 

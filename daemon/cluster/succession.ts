@@ -2,7 +2,7 @@
  * Another host takes the place of the one that holds the authority, because that one is removed
  * (docs/decisions/trust-succession.md). Every step can be done twice, here or on another host.
  */
-import { MEMBERS_PREFIX } from '../../cluster/keys.ts'
+import { hostKey, memberKey, MEMBERS_PREFIX } from '../../cluster/keys.ts'
 import { parseMemberRecord } from '../../cluster/records.ts'
 import { reasonOf, XosanError } from '../../core/errors.ts'
 import { type Clock } from '../../core/ports/clock.ts'
@@ -31,14 +31,16 @@ interface SuccessionOptions {
   readonly directory: () => Promise<TrustDirectory>
   /** Adds a certificate to the record of a member. */
   readonly addCertificate: (host: HostId, certificatePem: string, inUse: string) => Promise<void>
-  /** Saves and publishes the list of revoked certificates, as far as it is this host's to do. */
-  readonly revocationsCurrent: () => Promise<void>
+  /** Publishes and saves the list of revoked certificates. @throws what keeps it from that */
+  readonly revocationsPublished: () => Promise<void>
+  /** Takes hosts from the list of members. */
+  readonly removeMembers: (hosts: readonly HostId[], deadline: Deadline) => Promise<void>
   readonly log: Log
 }
 
 const CALL_MS = 10_000
 /** With etcd's restart. */
-const TRUST_MS = 90_000
+const TRUST_MS = 150_000
 /** How often somebody may join meanwhile, before it is somebody's mistake. */
 const ROUNDS_MAX = 5
 
@@ -50,23 +52,27 @@ export class Succession {
   }
 
   /**
-   * Makes this host the one that holds the authority, and removes the host of before from the members.
+   * Makes this host the one that holds the authority, and removes hosts from the members: the one that held it, and others
+   * without which it could not be done.
    *
-   * @param remove takes the record of that host away
-   * @throws XosanError SUCCESSION_WAITS when somebody does not answer, or another host is doing this, before anything was
-   *   changed; what a host says on the way: done again, it goes on
+   * @param removed the one that held it, or is to be removed now
+   * @param leaving all that are removed, it included
+   * @throws XosanError SUCCESSION_WAITS when somebody else does not answer, or is doing this, before anything was changed;
+   *   what a host says on the way: done again, it goes on
    */
-  async carryOut(sr: SrId, removed: HostId, deadline: Deadline, remove: () => Promise<void>): Promise<void> {
-    const { host, record, directory, revocationsCurrent, log } = this.#options
-    await this.#check(sr, removed, deadline)
-    await record.claim(sr, removed, host.uuid, deadline)
-    await remove()
-    log.info('this host succeeds the one that held the authority', { before: removed })
-    await revocationsCurrent()
+  async carryOut(sr: SrId, removed: HostId, leaving: ReadonlySet<HostId>, deadline: Deadline): Promise<void> {
+    const { host, record, directory, revocationsPublished, removeMembers, log } = this.#options
+    await this.#check(sr, leaving, deadline)
+    await record.claim(sr, removed, host.uuid, leaving, deadline)
+    await removeMembers([...leaving], deadline)
+    log.info('this host succeeds the one that held the authority', { removed: [...leaving].join(', ') })
+    await revocationsPublished()
     const authority = await createSuccessor(await directory(), new Date())
+    // An earlier attempt may have certified them.
+    for (const each of leaving) await authority.revoke(each, new Date())
     const done = new Set<HostId>()
     for (let round = 0; round < ROUNDS_MAX; round++) {
-      const hosts = (await this.#members(removed, deadline)).map(member => member.host)
+      const hosts = (await this.#members(leaving, deadline)).map(member => member.host)
       // This host first, and last: until it trusts the new authority it can issue nothing.
       const left = [host.uuid, ...hosts.filter(each => each !== host.uuid)].filter(each => !done.has(each))
       if (left.length === 0) return
@@ -74,7 +80,7 @@ export class Succession {
         await record.requireClaim(sr, host.uuid, deadline)
         // One after the other: each may have to restart its member of etcd.
         for (const each of alone ? [...left].reverse() : left) {
-          const members = await this.#members(removed, deadline)
+          const members = await this.#members(leaving, deadline)
           const params = { sr, by: host.uuid, authorityPem: authority.certificatePem, alone, members }
           if (each === host.uuid) await this.#options.steps.trust(params)
           else await this.#call(each, 'cluster.trust', params, deadline, TRUST_MS)
@@ -82,25 +88,26 @@ export class Succession {
       }
       await trust(false)
       await record.hold(sr, host.uuid, deadline)
-      await this.#certify(sr, left, removed, deadline)
-      await revocationsCurrent()
+      await this.#certify(sr, left, leaving, deadline)
+      await revocationsPublished()
       await trust(true)
       for (const each of left) done.add(each)
     }
     throw waits(host.uuid, 'other hosts go on joining')
   }
 
-  /** All is done, and the removed host can write nothing any more. */
-  async finish(sr: SrId, deadline: Deadline): Promise<void> {
+  /** All is done: the records of those who were removed go once more, which they could have written until now. */
+  async finish(sr: SrId, leaving: ReadonlySet<HostId>, deadline: Deadline): Promise<void> {
     const { host, record, log } = this.#options
-    await record.release(sr, host.uuid, deadline)
+    const records = [...leaving].flatMap(each => [memberKey(each), hostKey(each)])
+    await record.release(sr, host.uuid, records, deadline)
     log.info('this host holds the authority')
   }
 
   /** Whether this host is a member, and every other one answers and can do what it will be asked. */
-  async #check(sr: SrId, removed: HostId, deadline: Deadline): Promise<void> {
+  async #check(sr: SrId, leaving: ReadonlySet<HostId>, deadline: Deadline): Promise<void> {
     const { host, version } = this.#options
-    const members = await this.#members(removed, deadline)
+    const members = await this.#members(leaving, deadline)
     if (!members.some(member => member.host === host.uuid)) throw new XosanError('NOT_IN_CLUSTER', {})
     await Promise.all(
       members.map(async member => {
@@ -120,17 +127,24 @@ export class Succession {
    * Gives every host a certificate of the new authority. By way of the pool: a call that comes with a certificate of the old
    * one may come from whoever has that key.
    */
-  async #certify(sr: SrId, hosts: readonly HostId[], removed: HostId, deadline: Deadline): Promise<void> {
+  async #certify(
+    sr: SrId,
+    hosts: readonly HostId[],
+    leaving: ReadonlySet<HostId>,
+    deadline: Deadline
+  ): Promise<void> {
     const { host, steps, directory, addCertificate, pool } = this.#options
     const authority = await (await directory()).authority()
     if (authority === null) throw new XosanError('AUTHORITY_ELSEWHERE', { host: host.uuid })
     const addresses = new Map((await pool.hosts()).map(({ uuid, address }) => [uuid, address]))
     const issued = new Map<HostId, string>()
+    const before = new Map((await this.#members(leaving, deadline)).map(member => [member.host, member]))
     for (const each of hosts) {
       const own = each === host.uuid
+      const listed = before.get(each)?.certificates ?? []
       const request: ControlResult<'cluster.request'> = own
-        ? await steps.request(sr)
-        : await this.#call(each, 'cluster.request', { sr }, deadline, CALL_MS)
+        ? await steps.request(sr, listed)
+        : await this.#call(each, 'cluster.request', { sr, listed }, deadline, CALL_MS)
       if (request === null) continue
       const address = own ? host.address : addresses.get(each)
       const certificatePem = await authority.issue({
@@ -143,7 +157,7 @@ export class Succession {
       issued.set(each, certificatePem)
     }
     // All are listed before any is shown.
-    const members = await this.#members(removed, deadline)
+    const members = await this.#members(leaving, deadline)
     for (const [each, certificatePem] of issued) {
       const params = { sr, certificatePem, members }
       if (each === host.uuid) await steps.certify(params)
@@ -161,12 +175,15 @@ export class Succession {
     return this.#options.pool.call(host, method, params, deadline.remainingMs(withinMs))
   }
 
-  async #members(removed: HostId, deadline: Deadline): Promise<(Member & { certificates: string[] })[]> {
+  async #members(
+    leaving: ReadonlySet<HostId>,
+    deadline: Deadline
+  ): Promise<(Member & { certificates: string[] })[]> {
     const { coordinator, clock } = this.#options
     const { entries } = await patiently(clock, deadline, async () => coordinator.list(MEMBERS_PREFIX))
     return entries.flatMap(({ key, value }) => {
       const { host, admission, certificates } = parseMemberRecord(key, value)
-      return host === removed ? [] : [{ host, admission, certificates: [...certificates] }]
+      return leaving.has(host) ? [] : [{ host, admission, certificates: [...certificates] }]
     })
   }
 }

@@ -1,6 +1,7 @@
 import { XosanError } from '../../core/errors.ts'
 import { type ControlResult } from '../../rpc/control-api.ts'
 import { exportToolCertificates } from '../../trust/tool-certificates.ts'
+import { KeyedQueue } from '../../volume/keyed-queue.ts'
 import { type VolumeContext } from '../../volume/context.ts'
 import { type ClusterFile } from '../cluster/cluster-file.ts'
 import { type SuccessionParts } from '../cluster/create-succession.ts'
@@ -9,6 +10,8 @@ import { type HostCluster } from '../cluster/host-cluster.ts'
 import { removeHost } from '../cluster/host-removal.ts'
 import { type Log } from '../log.ts'
 import { type ControlMethods } from './control-methods.ts'
+
+const SEEN_MS = 2000
 
 type ClusterMethod =
   | 'cluster.check'
@@ -35,6 +38,8 @@ export function clusterMethods({
   readonly succession: SuccessionParts
   readonly log: Log
 }): Pick<ControlMethods, ClusterMethod> {
+  /** One after the other: whoever did not wait for the answer and asks again must not meet himself. */
+  const removals = new KeyedQueue<'host'>()
   return {
     'cluster.check': async () => service.check(),
     'cluster.invite': async ({ host, address }) => service.invite(host, address),
@@ -50,7 +55,7 @@ export function clusterMethods({
       await succession.steps.trust(params)
       return null
     },
-    'cluster.request': async ({ sr }) => succession.steps.request(sr),
+    'cluster.request': async ({ sr, listed }) => succession.steps.request(sr, listed),
     'cluster.certify': async params => {
       await succession.steps.certify(params)
       return null
@@ -59,7 +64,10 @@ export function clusterMethods({
       if (cluster.file === null) throw new XosanError('NOT_IN_CLUSTER', {})
       const { host: self, metadata } = context
       const around = { self, sr: cluster.file.sr, hosts: metadata.hosts(), log, ...succession }
-      return removeHost(host, { ...context, ...around })
+      const removed = await removals.run('host', async () => removeHost(host, { ...context, ...around }))
+      // Whoever looks at the hosts next is not to see it here.
+      await metadata.synchronise(SEEN_MS).catch(() => undefined)
+      return removed
     },
     'trust.export': async ({ directory }) => {
       const { credentials } = cluster

@@ -277,6 +277,15 @@ describe('the xosan command', function () {
       assert.deepEqual(JSON.parse(out), { host: HOSTS[1], revoked: true, successor: null })
     })
 
+    it('removes by its UUID a host that is not listed: its removal may have been broken off', async () => {
+      const host = '00000000-0000-4000-8000-0000000000ff'
+      answers['host.remove'] = () => ({ host: host as never, revoked: true, successor: HOSTS[0] as never })
+      const { code, out } = await xosan('host', 'remove', host, '--yes')
+      assert.equal(code, 0)
+      assert.match(out, /at an unknown address.*This host holds the authority/s)
+      assert.deepEqual(callsOf('host.remove'), [{ host }])
+    })
+
     it('does not remove a host that it does not know, or whose name is not its alone', async () => {
       const unknown = await xosan('host', 'remove', 'h9', '--yes')
       assert.equal(unknown.code, 2)

@@ -33,7 +33,7 @@ describe('renewing on the host that holds the authority', () => {
     const entry = { key, value: serialiseMemberRecord(key, record), revision: 1 }
     const renewal = new CertificateRenewal({
       config: { stateDirectory, host: { name: 'h1' } } as never,
-      cluster: {} as never,
+      cluster: { credentials: null } as never,
       coordinator: {
         read: async (asked: string) => Promise.resolve({ entry: asked === key ? entry : null, revision: 1 }),
         transact: async () => Promise.resolve({ committed: true, revision: 2, current: [] }),

@@ -13,9 +13,10 @@ import { labDown, labHost, labUp } from '../../../cli/lab/lab.ts'
 import { createSr, createVolume, openVolume, type PoolHost } from '../../../cli/lab/pool.ts'
 import { programsDirectory } from '../../../cli/lab/programs.ts'
 import { type z } from 'zod'
-import { byteOffset, type HostId, millis } from '../../../core/units.ts'
+import { byteOffset, type HostId, millis, type SrId } from '../../../core/units.ts'
 import { openEmbeddedCoordinator } from '../../../cluster/embedded/embedded-coordinator.ts'
-import { memberKey } from '../../../cluster/keys.ts'
+import { memberKey, srKey } from '../../../cluster/keys.ts'
+import { parseSrRecord, serialiseSrRecord } from '../../../cluster/records.ts'
 import { createNodeClock } from '../../../daemon/ports/node-clock.ts'
 import { nodeRandom } from '../../../daemon/ports/node-random.ts'
 import { RpcClient } from '../../../rpc/client.ts'
@@ -301,8 +302,10 @@ describe('the cluster of an SR', function () {
       assert.equal((await directory.authority()) !== null, host === h2)
       assert.deepEqual((await ask(host, 'status')).warnings, [])
     }
-    const seen = await ask(h3, 'host.ls')
-    assert.deepEqual(seen.map(({ name, state }) => `${name} ${state}`).sort(), ['h2 up', 'h3 up'])
+    await until('h3 knows', async () => {
+      const seen = await ask(h3, 'host.ls')
+      return seen.length === 2 && seen.every(({ state }) => state === 'up')
+    })
     // What the old authority signs yet, for a host that is a member, is not good for a handshake.
     const { keyPem, csrPem } = await createHostKey()
     const request = { csrPem, host: h2.uuid as HostId, addresses: [h2.address], now: new Date() }
@@ -327,5 +330,36 @@ describe('the cluster of an SR', function () {
       const listed = await ask(h1, 'host.ls')
       return listed.length === 3 && listed.every(({ state }) => state === 'up')
     })
+  })
+
+  it('finishes a succession for what is left when the host that had begun it is lost as well', async () => {
+    const { sr } = await create()
+    const [h1, h2, h3] = hosts as readonly [PoolHost, PoolHost, PoolHost]
+    for (const host of [h1, h3]) await (await control(host)).kill()
+    const coordinator = await openEmbeddedCoordinator({
+      path: join(directory, 'lab', 'coordinator', 'coordinator.db'),
+      clock,
+      random: nodeRandom,
+      callTimeMs: millis(5000),
+    })
+    const key = srKey(sr as SrId)
+    const record = parseSrRecord(key, (await coordinator.read(key)).entry!.value)
+    const succession = { removed: h1.uuid as HostId, by: h3.uuid as HostId }
+    await coordinator.transact([], [{ key, value: serialiseSrRecord(key, { ...record, succession }) }])
+    await coordinator.close()
+    await until('h2 says that somebody has to go on', async () =>
+      (await ask(h2, 'status')).warnings.some(text => text.includes('was broken off'))
+    )
+    await assert.rejects(ask(h2, 'host.remove', { host: 'h1' }), { code: 'SUCCESSION_WAITS' })
+    const removed = await ask(h2, 'host.remove', { host: 'h3' })
+    assert.deepEqual(removed, { host: h3.uuid, revoked: true, successor: h2.uuid })
+    assert.deepEqual(
+      (await ask(h2, 'host.ls')).map(({ name }) => name),
+      ['h2']
+    )
+    assert.deepEqual((await ask(h2, 'status')).warnings, [])
+    for (const host of [h1, h3]) await (await control(host)).start()
+    for (const host of hosts) await ask(host, 'cluster.leave', { sr })
+    for (const host of hosts) await until(`${host.name} is in no cluster`, () => isInNone(host))
   })
 })

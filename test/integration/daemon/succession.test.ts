@@ -4,7 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { openEmbeddedCoordinator } from '../../../cluster/embedded/embedded-coordinator.ts'
-import { srKey } from '../../../cluster/keys.ts'
+import { hostKey, memberKey, srKey } from '../../../cluster/keys.ts'
 import { serialiseSrRecord } from '../../../cluster/records.ts'
 import { type Coordinator } from '../../../core/ports/coordinator.ts'
 import { type HostId, millis, type SrId } from '../../../core/units.ts'
@@ -13,7 +13,7 @@ import { SuccessionSteps } from '../../../daemon/cluster/succession-steps.ts'
 import { createNodeClock } from '../../../daemon/ports/node-clock.ts'
 import { nodeRandom } from '../../../daemon/ports/node-random.ts'
 import { CertificateAuthority } from '../../../trust/certificate-authority.ts'
-import { certificatesIn } from '../../../trust/certificate.ts'
+import { certificatesIn, fingerprintOf } from '../../../trust/certificate.ts'
 import { signerOf } from '../../../trust/issued-certificate.ts'
 import { type HostCredentials, TrustDirectory } from '../../../trust/trust-directory.ts'
 import { Deadline } from '../../../volume/deadline.ts'
@@ -22,7 +22,6 @@ import { IssuedInMemory, newHostId, TrustRig } from '../../support/trust-rig.ts'
 const clock = createNodeClock()
 const deadline = () => new Deadline(clock, 'the test', 20_000)
 const [h1, h2, h3] = [newHostId(), newHostId(), newHostId()]
-const STEPS = ['requireClaim', 'hold', 'release'] as const
 
 describe('what a host does at a succession', () => {
   let parent: string
@@ -63,8 +62,9 @@ describe('what a host does at a succession', () => {
   const trust = async (alone: boolean) =>
     steps.trust({ sr, by: h2, authorityPem: authorityPem(), alone, members: [] })
   const trusted = async () => certificatesIn((await directory.credentials())!.authoritiesPem)
+  const listed = async () => [fingerprintOf((await directory.credentials())!.certificatePem)]
   const certified = async () => {
-    const request = (await steps.request(sr))!
+    const request = (await steps.request(sr, await listed()))!
     const authority = new CertificateAuthority(next.authority, new IssuedInMemory())
     const certificatePem = await authority.issue({
       csrPem: request.csrPem,
@@ -78,12 +78,17 @@ describe('what a host does at a succession', () => {
 
   it('trusts the successor beside the one before, is certified by it, and then trusts it alone', async () => {
     await trust(false)
-    assert.deepEqual(done, ['told members', 'revocations', 'reload', 'trust', 'etcd'])
+    assert.deepEqual(
+      done,
+      ['revocations', 'reload', 'trust', 'etcd'],
+      'it asks the coordinator, not the message'
+    )
     assert.deepEqual(await trusted(), [rig.authority.certificatePem, authorityPem()])
     await assert.rejects(trust(true), /signed this host's certificate/, 'nobody would let it in')
     const certificatePem = await certified()
     assert.equal((await directory.credentials())!.certificatePem, certificatePem)
-    assert.equal(await steps.request(sr), null, 'it has what it needs')
+    assert.equal(await steps.request(sr, await listed()), null, 'it has what it needs')
+    assert.notEqual(await steps.request(sr, []), null, 'it is not on its record any more')
     await trust(true)
     assert.deepEqual(await trusted(), [authorityPem()])
     assert.ok(signerOf(certificatePem, authorityPem()) !== null)
@@ -113,6 +118,7 @@ describe('what a host does at a succession', () => {
   it('does what it is told when it cannot ask: it may know nobody any more', async () => {
     successor = null
     await trust(false)
+    assert.equal(done[0], 'told members')
     assert.equal((await trusted()).length, 2)
   })
 
@@ -132,14 +138,14 @@ describe('what a host does at a succession', () => {
     const { certificatePem } = await next.credentials(own.identity)
     const certify = async () => steps.certify({ sr, certificatePem, members: [] })
     await assert.rejects(certify(), /nobody has asked for its key/)
-    await steps.request(sr)
+    await steps.request(sr, await listed())
     await assert.rejects(certify(), /of another key/)
     assert.equal((await directory.credentials())!.certificatePem, own.certificatePem)
   })
 
   it('does nothing for another SR', async () => {
     const other = randomUUID() as SrId
-    await assert.rejects(steps.request(other), { code: 'NOT_IN_CLUSTER' })
+    await assert.rejects(steps.request(other, []), { code: 'NOT_IN_CLUSTER' })
   })
 })
 
@@ -178,36 +184,67 @@ describe('the record of a succession', () => {
   })
 
   const waits = { code: 'SUCCESSION_WAITS' }
+  async function goesNoFurther(host: HostId): Promise<void> {
+    await assert.rejects(record.requireClaim(sr, host, deadline()), waits)
+    await assert.rejects(record.hold(sr, host, deadline()), waits)
+    await assert.rejects(record.release(sr, host, [], deadline()), waits)
+  }
 
   it('names one host that succeeds, and the holder, and forgets the succession at the end', async () => {
-    await record.claim(sr, h1, h2, deadline())
-    await record.claim(sr, h1, h2, deadline())
+    await record.claim(sr, h1, h2, new Set([h1]), deadline())
+    await record.claim(sr, h1, h2, new Set([h1]), deadline())
     await record.requireClaim(sr, h2, deadline())
     await record.hold(sr, h2, deadline())
     const { authority, succession } = await record.read(sr, deadline())
     assert.deepEqual([authority, succession], [h2, { removed: h1, by: h2 }])
-    await record.release(sr, h2, deadline())
-    await record.release(sr, h2, deadline())
+    const removals = [memberKey(h1), hostKey(h1)]
+    await coordinator.transact(
+      [],
+      removals.map(key => ({ key, value: 'written again' }))
+    )
+    await record.release(sr, h2, removals, deadline())
     const released = await record.read(sr, deadline())
     assert.deepEqual([released.authority, released.succession], [h2, undefined])
+    for (const key of removals) assert.equal((await coordinator.read(key)).entry, null)
   })
 
   it('lets no second host succeed while the first is up', async () => {
-    await record.claim(sr, h1, h2, deadline())
-    await assert.rejects(record.claim(sr, h1, h3, deadline()), waits)
-    for (const step of STEPS) await assert.rejects(record[step](sr, h3, deadline()), waits)
+    await record.claim(sr, h1, h2, new Set([h1]), deadline())
+    await assert.rejects(record.claim(sr, h1, h3, new Set([h1]), deadline()), waits)
+    await goesNoFurther(h3)
   })
 
   it('lets another host take it up when the first is lost, which then goes no further', async () => {
-    await record.claim(sr, h1, h2, deadline())
+    await record.claim(sr, h1, h2, new Set([h1]), deadline())
     up.delete(h2)
-    await record.claim(sr, h2, h3, deadline())
+    await record.claim(sr, h2, h3, new Set([h2]), deadline())
     await record.requireClaim(sr, h3, deadline())
-    for (const step of STEPS) await assert.rejects(record[step](sr, h2, deadline()), waits)
+    await goesNoFurther(h2)
+  })
+
+  it('lets another host take it up from one that is removed itself, up or not', async () => {
+    await record.claim(sr, h1, h2, new Set([h1]), deadline())
+    await record.claim(sr, h1, h3, new Set([h1, h2]), deadline())
+    await goesNoFurther(h2)
+  })
+
+  it('has a host removed in the ordinary way only while nobody succeeds and the holder is the same', async () => {
+    const key = memberKey(h3)
+    const isThere = async () => (await coordinator.read(key)).entry !== null
+    await coordinator.transact([], [{ key, value: 'a member' }])
+    await assert.rejects(record.remove(sr, h2, [key], deadline()), waits)
+    await record.claim(sr, h1, h2, new Set([h1]), deadline())
+    await assert.rejects(record.remove(sr, h1, [key], deadline()), waits)
+    assert.equal(await isThere(), true)
+    await record.release(sr, h2, [], deadline())
+    await record.remove(sr, h2, [key], deadline())
+    assert.equal(await isThere(), false)
   })
 
   it('lets one of two begin that want to at the same time', async () => {
-    const both = await Promise.allSettled([h2, h3].map(async by => record.claim(sr, h1, by, deadline())))
+    const both = await Promise.allSettled(
+      [h2, h3].map(async by => record.claim(sr, h1, by, new Set([h1]), deadline()))
+    )
     assert.deepEqual(both.map(({ status }) => status).sort(), ['fulfilled', 'rejected'])
   })
 })

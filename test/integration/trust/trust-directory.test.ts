@@ -75,7 +75,11 @@ describe('the directory of keys', () => {
     const second = await successor.credentials(first.identity)
     await directory.saveCertificate(second)
     assert.deepEqual(await directory.credentials(), { ...second, authoritiesPem: both })
-    // Its list for etcd may be signed by either as long as both are trusted.
+    // Its list for etcd is the last one's from here on, whatever the one before had revoked, or revokes yet.
+    const before = new CertificateAuthority(rig.authority, new IssuedInMemory())
+    await assert.rejects(directory.saveRevocationList(await before.revocationList(new Date())), {
+      code: 'INVALID_ARGUMENT',
+    })
     await directory.saveAuthority(successor.authority)
     const authority = (await directory.authority())!
     await directory.saveRevocationList(await authority.revoke(newHostId(), new Date()))
@@ -95,6 +99,28 @@ describe('the directory of keys', () => {
     await directory.saveAuthorities(first.authoritiesPem + alone)
     await directory.saveCertificate(await successor.credentials(first.identity))
     await assert.rejects(directory.saveAuthorities(alone), /the list of revoked certificates/)
+  })
+
+  it('lets no list of the authority before stand in the way of the last one, when both come at once either', async () => {
+    const directory = await TrustDirectory.open(path)
+    const first = await rig.credentials()
+    await directory.saveCredentials(first)
+    const before = new CertificateAuthority(rig.authority, new IssuedInMemory())
+    const [host, now] = [newHostId(), new Date()]
+    await before.issue({ csrPem: (await createHostKey()).csrPem, host, addresses: [], now })
+    await directory.saveRevocationList(await before.revoke(host, now))
+    const successor = await TrustRig.create(rig.authority.scope)
+    await directory.saveAuthorities(first.authoritiesPem + successor.authority.certificatePem)
+    await directory.saveCertificate(await successor.credentials(first.identity))
+    const after = new CertificateAuthority(successor.authority, new IssuedInMemory())
+    await directory.saveRevocationList(await after.revocationList(now))
+    assert.deepEqual(await directory.revoked(), [])
+    await Promise.allSettled([
+      before.revoke(host, now).then(async list => directory.saveRevocationList(list)),
+      directory.saveAuthorities(successor.authority.certificatePem),
+    ])
+    assert.deepEqual(await directory.revoked(), [], 'what is on disk fits together')
+    assert.equal((await directory.credentials())!.authoritiesPem, successor.authority.certificatePem)
   })
 
   it('makes a successor once, which is at work when it is trusted, and forgets nothing that was revoked', async () => {

@@ -26,11 +26,12 @@ describe('the revocation of certificates', () => {
   /** What happens while the coordinator answers. */
   let meanwhile: () => void
 
+  const read = async (key: string) => {
+    const value = entries.get(key)
+    return Promise.resolve({ entry: value === undefined ? null : { key, value, revision: 1 }, revision: 1 })
+  }
   const coordinator = {
-    read: async (key: string) => {
-      const value = entries.get(key)
-      return Promise.resolve({ entry: value === undefined ? null : { key, value, revision: 1 }, revision: 1 })
-    },
+    read,
     list: async (prefix: string) => {
       const found = [...entries].filter(([key]) => key.startsWith(prefix))
       meanwhile()
@@ -46,6 +47,7 @@ describe('the revocation of certificates', () => {
   } as unknown as Coordinator
 
   beforeEach(async () => {
+    coordinator.read = read
     joining = new Set()
     meanwhile = () => undefined
     path = await mkdtemp(join(tmpdir(), 'xosan-revocation-'))
@@ -98,6 +100,27 @@ describe('the revocation of certificates', () => {
     meanwhile = () => joining.delete(other)
     await revocation.current()
     assert.deepEqual(await directory.revoked(), [])
+  })
+
+  it('revokes nothing while another authority is trusted, whose key may be anybody’s', async () => {
+    const credentials = (await directory.credentials())!
+    const { sr, generation } = credentials.identity
+    const before = await createAuthority({ sr, generation }, new Date())
+    await directory.saveAuthorities(before.certificatePem + credentials.authoritiesPem)
+    await assert.rejects(revocation.revoke(other), { code: 'SUCCESSION_WAITS' })
+    entries.delete(memberKey(other))
+    await revocation.current()
+    assert.deepEqual(await directory.revoked(), [])
+    await directory.saveAuthorities(credentials.authoritiesPem)
+    await revocation.current()
+    assert.equal((await directory.revoked()).length, 1, 'when it is over')
+  })
+
+  it('says what keeps it from publishing to those who need to know', async () => {
+    const away = new Error('away')
+    coordinator.read = async () => Promise.reject(away)
+    await revocation.current()
+    await assert.rejects(revocation.require(), away)
   })
 
   it('takes nothing from anybody when the coordinator does not know this very host', async () => {
