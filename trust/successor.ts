@@ -1,6 +1,7 @@
 import { XosanError } from '../core/errors.ts'
 import { createAuthority } from './authority.ts'
 import { type CertificateAuthority } from './certificate-authority.ts'
+import { certificatesIn } from './certificate.ts'
 import { type TrustDirectory } from './trust-directory.ts'
 
 /**
@@ -30,3 +31,9 @@ export async function createSuccessor(directory: TrustDirectory, now: Date): Pro
   })
   return authority
 }
+
+/**
+ * Whether one authority is about to succeed another. Until that is over nobody is certified or revoked in the ordinary
+ * way: a host that was removed may have the key of the old one.
+ */
+export const isSucceeding = (authoritiesPem: string): boolean => certificatesIn(authoritiesPem).length > 1

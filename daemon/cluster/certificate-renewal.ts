@@ -7,11 +7,12 @@ import { type Coordinator } from '../../core/ports/coordinator.ts'
 import { type Random } from '../../core/ports/random.ts'
 import { type HostId, millis } from '../../core/units.ts'
 import { type Caller } from '../../trust/caller.ts'
-import { certificatesIn, fingerprintOf } from '../../trust/certificate.ts'
+import { fingerprintOf } from '../../trust/certificate.ts'
 import { type Member, withCertificate, withoutCertificates } from '../../trust/members.ts'
 import { type RenewalParams, type RenewalResult } from '../../trust/renewal-api.ts'
 import { Renewal } from '../../trust/renewal-loop.ts'
 import { renewalHandlers } from '../../trust/renewal-server.ts'
+import { isSucceeding } from '../../trust/successor.ts'
 import { TrustDirectory } from '../../trust/trust-directory.ts'
 import { type HostAgent } from '../../volume/context.ts'
 import { type Config } from '../config.ts'
@@ -103,7 +104,7 @@ export class CertificateRenewal {
     if (authority === null) throw new XosanError('AUTHORITY_ELSEWHERE', { host: config.host.name })
     // While a removed host's authority is trusted, too, whoever has that key could come as any member.
     const trusted = [(await directory.credentials())!, this.#options.cluster.credentials]
-    if (trusted.some(each => each !== null && certificatesIn(each.authoritiesPem).length > 1)) {
+    if (trusted.some(each => each !== null && isSucceeding(each.authoritiesPem))) {
       throw new XosanError('CERTIFICATE_REFUSED', {
         host: config.host.name,
         reason:

@@ -4,8 +4,8 @@ import { type Clock, type Timer } from '../../core/ports/clock.ts'
 import { type HostId, millis } from '../../core/units.ts'
 import { Enrolment } from '../../trust/enrolment.ts'
 import { createEnrolmentServer } from '../../trust/enrolment-server.ts'
-import { certificatesIn } from '../../trust/certificate.ts'
 import { type Member } from '../../trust/members.ts'
+import { isSucceeding } from '../../trust/successor.ts'
 import { ticketText } from '../../trust/ticket.ts'
 import { type TrustDirectory } from '../../trust/trust-directory.ts'
 import { type Config } from '../config.ts'
@@ -45,7 +45,7 @@ export class EnrolmentDesk {
     const { config, clock } = this.#options
     const authority = await directory.authority()
     if (authority === null) throw new XosanError('AUTHORITY_ELSEWHERE', { host: config.host.name })
-    if (certificatesIn((await directory.credentials())!.authoritiesPem).length > 1) {
+    if (isSucceeding((await directory.credentials())!.authoritiesPem)) {
       throw new XosanError('SUCCESSION_WAITS', {
         host: config.host.name,
         reason: 'nobody joins until it is done',

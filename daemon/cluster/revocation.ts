@@ -15,8 +15,8 @@ import { type Clock, type Timer } from '../../core/ports/clock.ts'
 import { type Coordinator } from '../../core/ports/coordinator.ts'
 import { type Random } from '../../core/ports/random.ts'
 import { type HostId, millis } from '../../core/units.ts'
-import { certificatesIn } from '../../trust/certificate.ts'
 import { type MemberList } from '../../trust/members.ts'
+import { isSucceeding } from '../../trust/successor.ts'
 import { type TrustDirectory } from '../../trust/trust-directory.ts'
 import { type Log } from '../log.ts'
 
@@ -66,7 +66,7 @@ export class Revocation {
     const { directory, host: self, log } = this.#options
     const authority = await directory.authority()
     if (authority === null) throw new XosanError('AUTHORITY_ELSEWHERE', { host: self })
-    if (await isSucceeding(directory)) {
+    if (await this.#isSucceeding()) {
       throw new XosanError('SUCCESSION_WAITS', { host: self, reason: 'nothing is revoked until it is done' })
     }
     await authority.revoke(host, new Date())
@@ -88,6 +88,11 @@ export class Revocation {
     this.#closed = true
     this.#unsubscribe()
     this.#timer?.cancel()
+  }
+
+  async #isSucceeding(): Promise<boolean> {
+    const credentials = await this.#options.directory.credentials()
+    return credentials !== null && isSucceeding(credentials.authoritiesPem)
   }
 
   async #look(): Promise<void> {
@@ -118,7 +123,7 @@ export class Revocation {
     // A coordinator that does not know this very host is not the one that the cluster has.
     if (!listed.has(memberKey(host))) return
     // While a removed host's authority is trusted, whoever has that key can take records away for a moment.
-    const revokes = !(await isSucceeding(directory))
+    const revokes = !(await this.#isSucceeding())
     for (const holder of candidates) {
       if (!revokes || listed.has(memberKey(holder))) continue
       await authority.revoke(holder, now)
@@ -137,7 +142,3 @@ export class Revocation {
     if (entry !== null && (await directory.saveRevocationList(entry.value))) changed()
   }
 }
-
-/** Two authorities are trusted: one is about to succeed the other. */
-const isSucceeding = async (directory: TrustDirectory): Promise<boolean> =>
-  certificatesIn((await directory.credentials())?.authoritiesPem ?? '').length > 1

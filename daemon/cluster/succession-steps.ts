@@ -77,8 +77,7 @@ export class SuccessionSteps {
       const others = trusted.filter(each => each !== authorityPem)
       if (alone && others.length === trusted.length) throw invalid('this host has not heard of it before')
       const authoritiesPem = (alone ? [authorityPem] : [...others, authorityPem]).join('')
-      const isAlready = !alone && others.length === 0 && trusted.length === 1
-      if (!isAlready) await files.saveAuthorities(authoritiesPem)
+      await files.saveAuthorities(authoritiesPem)
       await reload()
       renewal.trust(authoritiesPem)
       await etcdRestarted()

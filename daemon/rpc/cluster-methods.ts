@@ -8,21 +8,13 @@ import { type SuccessionParts } from '../cluster/create-succession.ts'
 import { type ClusterService } from '../cluster/cluster-service.ts'
 import { type HostCluster } from '../cluster/host-cluster.ts'
 import { removeHost } from '../cluster/host-removal.ts'
+import { type PoolMethod } from '../cluster/pool.ts'
 import { type Log } from '../log.ts'
 import { type ControlMethods } from './control-methods.ts'
 
 const SEEN_MS = 2000
 
-type ClusterMethod =
-  | 'cluster.check'
-  | 'cluster.invite'
-  | 'cluster.join'
-  | 'cluster.leave'
-  | 'cluster.trust'
-  | 'cluster.request'
-  | 'cluster.certify'
-  | 'host.remove'
-  | 'trust.export'
+type ClusterMethod = PoolMethod | 'host.remove' | 'trust.export'
 
 /** What can be asked about the cluster that this host is in, or could be in. */
 export function clusterMethods({

@@ -322,6 +322,8 @@ describe('the cluster of an SR', function () {
 
     // The host comes back, forgets what it was, and joins like a new one: the successor lets it in.
     await (await control(h1)).start()
+    const other = { host: h3.uuid as HostId, address: h3.address }
+    await assert.rejects(ask(h1, 'cluster.invite', other), { code: 'AUTHORITY_ELSEWHERE' })
     await ask(h1, 'cluster.leave', { sr })
     await until('h1 is in no cluster', () => isInNone(h1))
     const invitation = await ask(h2, 'cluster.invite', { host: h1.uuid, address: h1.address })

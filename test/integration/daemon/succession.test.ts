@@ -8,6 +8,8 @@ import { hostKey, memberKey, srKey } from '../../../cluster/keys.ts'
 import { serialiseSrRecord } from '../../../cluster/records.ts'
 import { type Coordinator } from '../../../core/ports/coordinator.ts'
 import { type HostId, millis, type SrId } from '../../../core/units.ts'
+import { EnrolmentDesk } from '../../../daemon/cluster/enrolment-desk.ts'
+import { createLog } from '../../../daemon/log.ts'
 import { SuccessionRecord } from '../../../daemon/cluster/succession-record.ts'
 import { SuccessionSteps } from '../../../daemon/cluster/succession-steps.ts'
 import { createNodeClock } from '../../../daemon/ports/node-clock.ts'
@@ -141,6 +143,23 @@ describe('what a host does at a succession', () => {
     await steps.request(sr, await listed())
     await assert.rejects(certify(), /of another key/)
     assert.equal((await directory.credentials())!.certificatePem, own.certificatePem)
+  })
+
+  it('lets nobody join until it is over, when this is the host that succeeds', async () => {
+    await directory.saveAuthority(next.authority)
+    await trust(false)
+    const config = {
+      host: { uuid: own.identity.host, name: 'h2', address: '127.0.0.1' },
+      ports: { enrolment: 0 },
+    }
+    const log = createLog('test', 'error')
+    const admit = async () => Promise.resolve([])
+    const desk = new EnrolmentDesk({ config: config as never, clock, log, admit })
+    await assert.rejects(desk.ticket(directory, h3, '127.0.0.3'), { code: 'SUCCESSION_WAITS' })
+    await certified()
+    await trust(true)
+    await desk.ticket(directory, h3, '127.0.0.3')
+    await desk.close()
   })
 
   it('does nothing for another SR', async () => {

@@ -184,6 +184,16 @@ class RenewalRig {
     this.#renewal!.trust(authoritiesPem)
   }
 
+  /** A day after its start the host is told to believe another authority, which is the one at work from then on. */
+  async succeed(): Promise<{ readonly certificatePem: string }> {
+    this.restart()
+    await this.days(1)
+    const successor = await createAuthority(this.authority.scope, START)
+    this.authority = new CertificateAuthority(successor, this.issued)
+    this.trust(this.disk.authoritiesPem + successor.certificatePem)
+    return successor
+  }
+
   /** Somebody else gives the host a certificate. */
   async given(authority: CertificateAuthority): Promise<void> {
     const { keyPem, csrPem } = await createHostKey()
@@ -354,11 +364,7 @@ describe('the certificate of a host', function () {
   })
 
   it('is renewed at once when another authority is to be believed', async () => {
-    const successor = await createAuthority(rig.authority.scope, START)
-    rig.restart()
-    await rig.days(1)
-    rig.authority = new CertificateAuthority(successor, rig.issued)
-    rig.trust(rig.disk.authoritiesPem + successor.certificatePem)
+    const successor = await rig.succeed()
     await rig.days(1)
     assert.ok(signerOf(rig.shown.certificatePem, successor.certificatePem) !== null)
     await rig.days(2)
@@ -367,11 +373,7 @@ describe('the certificate of a host', function () {
   })
 
   it('goes on with a certificate that it was given by another authority', async () => {
-    const successor = await createAuthority(rig.authority.scope, START)
-    rig.restart()
-    await rig.days(1)
-    rig.authority = new CertificateAuthority(successor, rig.issued)
-    rig.trust(rig.disk.authoritiesPem + successor.certificatePem)
+    await rig.succeed()
     await rig.given(rig.authority)
     await rig.days(3)
     assert.deepEqual(rig.steps, ['retire'], 'nothing is to be renewed')
@@ -380,11 +382,7 @@ describe('the certificate of a host', function () {
   })
 
   it('does not keep what it asked for itself when it was given another certificate meanwhile', async () => {
-    const successor = await createAuthority(rig.authority.scope, START)
-    rig.restart()
-    await rig.days(1)
-    rig.authority = new CertificateAuthority(successor, rig.issued)
-    rig.trust(rig.disk.authoritiesPem + successor.certificatePem)
+    await rig.succeed()
     rig.beforeAnswer = async () => rig.given(rig.authority)
     await rig.days(4)
     assert.deepEqual(rig.steps, ['newKey', 'renew', 'retire'])
