@@ -8,9 +8,16 @@ import { SECTOR_BYTES } from './history.ts'
 import { type SimulatedHost } from './simulated-host.ts'
 import { rawFileOf, type SimulatedVolume, VOLUME_BYTES } from './simulated-volume.ts'
 
-const contentOf = (host: SimulatedHost, volume: SimulatedVolume): Buffer => {
-  const content = host.disk.contentOf(rawFileOf(volume))
-  return Buffer.from(content.buffer, content.byteOffset, content.byteLength)
+const SECTORS_PER_REGION = REGION_BYTES / SECTOR_BYTES
+
+/** The sectors in which the replicas on these hosts are not all the same, from the first to the last. */
+function differingSectors(
+  volume: SimulatedVolume,
+  [first, ...others]: readonly SimulatedHost[]
+): readonly number[] {
+  const file = rawFileOf(volume)
+  const sectors = others.flatMap(other => first!.disk.differingSectors(file, other.disk))
+  return [...new Set(sectors)].sort((a, b) => a - b)
 }
 
 const holdersOf = (replicas: readonly { host: string }[], hosts: readonly SimulatedHost[]): SimulatedHost[] =>
@@ -27,15 +34,12 @@ export function checkIntents(
 ): string | null {
   const holders = holdersOf(inSyncReplicas(state), hosts)
   const intents = holders.map(host => host.node?.replicas.intentsOf(volume.key) ?? null)
-  const [first, ...others] = holders.map(host => contentOf(host, volume))
   // A process that is not there cannot be asked; its file says the same later.
-  if (first === undefined || intents.includes(null)) return null
-  for (let region = 0; region < VOLUME_BYTES / REGION_BYTES; region++) {
+  if (intents.includes(null)) return null
+  for (const sector of differingSectors(volume, holders)) {
+    const region = Math.floor(sector / SECTORS_PER_REGION)
     if (intents.some(set => set!.has(region as RegionIndex))) continue
-    const [from, to] = [region * REGION_BYTES, (region + 1) * REGION_BYTES]
-    if (others.some(other => other.compare(first, from, to, from, to) !== 0)) {
-      return `P9: region ${region} differs between in-sync replicas and nobody has an intent for it`
-    }
+    return `P9: region ${region} differs between in-sync replicas and nobody has an intent for it`
   }
   return null
 }
@@ -61,22 +65,17 @@ export function checkEquality(
     const holder = node?.replicas.holderOf(volume.key)
     if (holder?.incarnation !== incarnation || !holder.inSession) return null
   }
-  const [first, ...others] = holders.map(host => contentOf(host, volume))
-  if (first === undefined || others.every(other => other.equals(first))) return null
+  const sectors = differingSectors(volume, holders)
+  if (sectors.length === 0) return null
   const changing = new Uint8Array(VOLUME_BYTES / SECTOR_BYTES)
   for (const guest of volume.guests) {
     // What another primary's guest waits for was never acknowledged, and nobody may bring it about any more.
     if (guest.process !== primary!.process) continue
-    for (const { first: from, end } of guest.changing) changing.fill(1, from, end)
+    for (const { first, end } of guest.changing) changing.fill(1, first, end)
   }
-  for (let sector = 0; sector < changing.length; sector++) {
-    if (changing[sector] === 1) continue
-    const [from, to] = [sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES]
-    if (others.some(other => other.compare(first, from, to, from, to) !== 0)) {
-      return `P9: sector ${sector} differs between replicas that are all in-sync, and nobody changes it`
-    }
-  }
-  return null
+  const wrong = sectors.find(sector => changing[sector] === 0)
+  if (wrong === undefined) return null
+  return `P9: sector ${wrong} differs between replicas that are all in-sync, and nobody changes it`
 }
 
 /** Everything is over: the replicas hold the same bytes. @returns what is wrong, or null */
@@ -85,11 +84,6 @@ export function checkEnd(
   state: VolumeState,
   hosts: readonly SimulatedHost[]
 ): string | null {
-  const [first, ...others] = holdersOf(replicasOf(state), hosts).map(host => contentOf(host, volume))
-  for (const other of others) {
-    if (first!.equals(other)) continue
-    const at = first!.findIndex((byte, index) => byte !== other[index])
-    return `P9: replicas differ in the end, first at byte ${at} (sector ${Math.floor(at / SECTOR_BYTES)})`
-  }
-  return null
+  const [sector] = differingSectors(volume, holdersOf(replicasOf(state), hosts))
+  return sector === undefined ? null : `P9: replicas differ in the end, first in sector ${sector}`
 }

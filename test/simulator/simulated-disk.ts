@@ -122,6 +122,11 @@ export class SimulatedDisk {
     return content
   }
 
+  /** The sectors in which a file shows other bytes than on another disk, in no order. @throws ENOENT */
+  differingSectors(name: string, other: SimulatedDisk): number[] {
+    return this.inode(name, 'open').sectorsDifferingFrom(other.inode(name, 'open'))
+  }
+
   get used(): number {
     let pages = 0
     for (const inode of this.#names.values()) if (inode !== 'directory') pages += inode.allocatedPages

@@ -60,6 +60,18 @@ export class SimulatedInode {
     if (beyond < into.length) into.fill(0, Math.max(beyond, 0))
   }
 
+  /** The disk sectors in which this file and another one show different bytes, in no order. */
+  sectorsDifferingFrom(other: SimulatedInode): number[] {
+    const differing: number[] = []
+    for (const [page, bytes] of this.#cache) {
+      addDiffering(differing, page, bytes, other.#cache.get(page) ?? ZERO_PAGE)
+    }
+    for (const [page, bytes] of other.#cache) {
+      if (!this.#cache.has(page)) addDiffering(differing, page, bytes, ZERO_PAGE)
+    }
+    return differing
+  }
+
   write(data: Uint8Array, position: number): void {
     this.#apply({ position, length: data.length, data: data.slice() })
     this.#size = Math.max(this.#size, position + data.length)
@@ -193,6 +205,14 @@ function limitOf(random: Random, count: number): (sector: number) => number {
       limits.set(key, limit)
     }
     return limit
+  }
+}
+
+function addDiffering(sectors: number[], page: number, one: Uint8Array, other: Uint8Array): void {
+  if (Buffer.compare(one, other) === 0) return
+  for (let at = 0; at < PAGE_BYTES; at += SECTOR_BYTES) {
+    const [a, b] = [one.subarray(at, at + SECTOR_BYTES), other.subarray(at, at + SECTOR_BYTES)]
+    if (Buffer.compare(a, b) !== 0) sectors.push((page * PAGE_BYTES + at) / SECTOR_BYTES)
   }
 }
 

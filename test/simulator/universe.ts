@@ -13,6 +13,7 @@ import { reasonOf } from '../../core/errors.ts'
 import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
 import { inSyncReplicas, replicasOf } from '../../core/mirror/volume-change.ts'
 import { type VolumeState } from '../../core/mirror/volume-record.ts'
+import { type Entry } from '../../core/ports/coordinator.ts'
 import {
   type ByteOffset,
   type Epoch,
@@ -62,6 +63,8 @@ export class Universe {
   readonly sr: SrId
   readonly volumes: SimulatedVolume[] = []
   readonly #problems: string[] = []
+  /** Records that were parsed once: they are looked at a thousand times for each change. */
+  readonly #states = new WeakMap<Entry, VolumeState>()
   #resyncs = 0
   /** No fault will come any more, and nobody starts anything. */
   calm = false
@@ -209,7 +212,13 @@ export class Universe {
   /** The record of a volume as the coordinator has it. */
   stateOf(volume: SimulatedVolume): VolumeState {
     const key = volumeStateKey(this.sr, volume.key)
-    return parseVolumeState(key, this.coordinator.read(key).entry!.value)
+    const entry = this.coordinator.read(key).entry!
+    let state = this.#states.get(entry)
+    if (state === undefined) {
+      state = parseVolumeState(key, entry.value)
+      this.#states.set(entry, state)
+    }
+    return state
   }
 
   #observe(
