@@ -112,11 +112,24 @@ const configSchema = closedObject({
       'two heartbeats must fit into replicaSilenceMs, so that a lost one costs nothing'
     )
     .prefault({}),
+  /** What only hosts of a lab may do (`xosan lab`). */
+  lab: closedObject({
+    /**
+     * The datapath processes lose at their end what they had not synced, as if their host's power had been cut, and
+     * keep at most so many bytes of it in memory: see `datapath/process/lab-power.ts`.
+     */
+    unsyncedBytesMax: z.number().int().min(65_536).max(1_073_741_824),
+  }).optional(),
   logLevel: z.enum(['error', 'warn', 'info', 'debug']).default('info'),
-}).refine(
-  ({ peers, coordinator }) => peers === 'tls' || coordinator.kind === 'embedded',
-  'peers: hosts on the loopback share the embedded coordinator; etcd needs tls'
-)
+})
+  .refine(
+    ({ peers, coordinator }) => peers === 'tls' || coordinator.kind === 'embedded',
+    'peers: hosts on the loopback share the embedded coordinator; etcd needs tls'
+  )
+  .refine(
+    ({ lab, peers, pool }) => lab === undefined || peers === 'loopback' || pool.kind === 'sockets',
+    'lab: this is no host of a lab, and may not lose what is written to it'
+  )
 
 /** What a host's programs need to know to start; the file is JSON. */
 export type Config = z.infer<typeof configSchema>

@@ -58,6 +58,16 @@ function addUp(lab: Command): void {
       'let hosts speak only with certificates, once there is an SR (with --netns or etcd always)'
     )
     .option('--witness', 'one host more, w1, which holds no data and may decide with the others')
+    .option(
+      '--power-cuts <hosts>',
+      'hosts that lose at their end what they have not synced: h1,h3 or all',
+      (text: string) => (text === 'all' ? 'all' : text.split(','))
+    )
+    .option(
+      '--disk-size <MiB>',
+      'give every host a file system of its own of this size (as root)',
+      wholeNumber(64, 1_000_000)
+    )
     .option('--bare', 'make the hosts, and start nothing in them')
     .action(
       async (
@@ -69,14 +79,20 @@ function addUp(lab: Command): void {
           readonly coordinator: 'embedded' | 'etcd'
           readonly tls?: true
           readonly witness?: true
+          readonly powerCuts?: 'all' | string[]
+          readonly diskSize?: number
           readonly bare?: true
         }
       ) => {
         const out = new Console(options.json === true)
-        const { hosts, netns, bare, witness } = options
+        const { hosts, netns, bare, witness, diskSize } = options
         const all = `${hosts} hosts${witness === true ? ' and a witness' : ''}`
         out.line(`${bare === true ? 'Making' : 'Starting'} ${all} in ${options.dir} ...`)
-        const wanted = { ...options, programs: options.programs ?? programsDirectory() }
+        const wanted = {
+          ...options,
+          programs: options.programs ?? programsDirectory(),
+          ...(diskSize === undefined ? {} : { diskBytes: diskSize * 1024 * 1024 }),
+        }
         const report = await labUp(options.dir, wanted, text => out.line(`  ${text}`))
         out.result(report)
         const [first] = report.hosts

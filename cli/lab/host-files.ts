@@ -3,6 +3,7 @@ import { writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import fse from 'fs-extra'
 import { installPlugins } from '../../plugins/smapiv3/install.ts'
+import { ensureDisk } from './host-disk.ts'
 import { etcdProgram } from './lab-options.ts'
 import { type Lab, type LabHost, coordinatorFile, datapathsOf, hostPaths } from './layout.ts'
 
@@ -26,6 +27,7 @@ export async function prepareHosts(directory: string, lab: Lab): Promise<void> {
     for (const made of [paths.run, paths.state, paths.stores, paths.log, paths.pluginRoot]) {
       await fse.ensureDir(made, PRIVATE)
     }
+    if (lab.diskBytes !== null && host.witness !== true) await ensureDisk(paths, lab.diskBytes)
     const config = JSON.stringify(configOf(directory, lab, host), null, 2)
     await writeFile(paths.config, `${config}\n`, { mode: 0o600 })
     await installPlugins(paths.pluginRoot, { controlSocket: paths.controlSocket })
@@ -46,6 +48,9 @@ function configOf(directory: string, lab: Lab, host: LabHost): object {
       lab.coordinator === 'etcd'
         ? { kind: 'etcd', program: etcdProgram() }
         : { kind: 'embedded', path: coordinatorFile(directory) },
+    ...(lab.powerCuts?.hosts.includes(host.name) === true
+      ? { lab: { unsyncedBytesMax: lab.powerCuts.unsyncedBytesMax } }
+      : {}),
     ...(lab.tls ? { peers: 'tls', pool: poolOf(directory, lab) } : { peers: 'loopback' }),
   }
 }

@@ -1,6 +1,7 @@
 /** What a lab is made of, by choice of the caller: asked for at `lab up`, kept in lab.json. */
 import { XosanError } from '../../core/errors.ts'
 import { requireProgram } from './find-program.ts'
+import { requireDiskTools } from './host-disk.ts'
 import { type Lab } from './layout.ts'
 import { requireNetworkTools } from './network/iproute.ts'
 import { hasNamespaces } from './network/namespaces.ts'
@@ -27,7 +28,16 @@ export interface LabUpOptions {
   readonly tls?: boolean
   /** Whether there is one more host, without data. */
   readonly witness?: boolean
+  /** Names of hosts that lose at their end what they have not synced; `all` for all of them. */
+  readonly powerCuts?: 'all' | readonly string[]
+  /** How much of it they keep in memory, in bytes. */
+  readonly unsyncedBytesMax?: number
+  /** Gives each host a file system of this size in bytes, which needs root. */
+  readonly diskBytes?: number
 }
+
+/** What a host keeps un-synced by default: several times what a guest has in flight. */
+const UNSYNCED_BYTES_MAX = 64 * 1024 * 1024
 
 /** What is chosen once, when a lab is made. */
 interface LabChoices {
@@ -37,12 +47,40 @@ interface LabChoices {
   readonly coordinator: Lab['coordinator']
   readonly tls: boolean
   readonly witness: boolean
+  /** Names of hosts, in their order; empty for none. */
+  readonly powerCuts: string
+  readonly diskBytes: number | null
 }
 
 /** What was asked for, with what it implies. */
 export function choicesOf(options: LabUpOptions): LabChoices {
   const { hosts, datapaths, netns = false, coordinator = 'embedded', tls = false, witness = false } = options
-  return { hosts, datapaths, netns, coordinator, tls: tls || netns || coordinator === 'etcd', witness }
+  return {
+    hosts,
+    datapaths,
+    netns,
+    coordinator,
+    tls: tls || netns || coordinator === 'etcd',
+    witness,
+    powerCuts: (powerCutsOf(options)?.hosts ?? []).join(','),
+    diskBytes: options.diskBytes ?? null,
+  }
+}
+
+/** Which hosts lose what they have not synced. @throws XosanError INVALID_ARGUMENT when one of them will not be there */
+export function powerCutsOf({ hosts, powerCuts = [], unsyncedBytesMax }: LabUpOptions): Lab['powerCuts'] {
+  const names = Array.from({ length: hosts }, (_, index) => `h${index + 1}`)
+  const missing = powerCuts === 'all' ? [] : powerCuts.filter(name => !names.includes(name))
+  if (missing.length > 0) {
+    throw new XosanError('INVALID_ARGUMENT', {
+      what: `host ${missing.join(', ')}`,
+      reason: `the hosts with data are ${names.join(', ')}`,
+    })
+  }
+  const chosen = names.filter(name => powerCuts === 'all' || powerCuts.includes(name))
+  return chosen.length === 0
+    ? null
+    : { hosts: chosen, unsyncedBytesMax: unsyncedBytesMax ?? UNSYNCED_BYTES_MAX }
 }
 
 function choicesIn(lab: Lab): LabChoices {
@@ -54,6 +92,8 @@ function choicesIn(lab: Lab): LabChoices {
     coordinator: lab.coordinator,
     tls: lab.tls,
     witness: hosts.length < lab.hosts.length,
+    powerCuts: (lab.powerCuts?.hosts ?? []).join(','),
+    diskBytes: lab.diskBytes,
   }
 }
 
@@ -62,6 +102,7 @@ export function requirePrograms(options: LabUpOptions): void {
   const { netns, coordinator } = choicesOf(options)
   if (netns) requireNetworkTools(NAMESPACED)
   if (coordinator === 'etcd') etcdProgram()
+  if (options.diskBytes !== undefined) requireDiskTools()
   checkPrograms(options.programs)
 }
 
@@ -90,6 +131,14 @@ const DESCRIBE: { readonly [Name in keyof LabChoices]: (lab: LabChoices) => stri
   coordinator: ({ coordinator }) => `with the coordinator ${coordinator} (--coordinator)`,
   tls: ({ tls }) => `${withOrWithout(tls)} TLS between its hosts (--tls)`,
   witness: ({ witness }) => `${withOrWithout(witness)} a witness (--witness)`,
+  powerCuts: ({ powerCuts }) =>
+    powerCuts === ''
+      ? 'without hosts that lose what they have not synced (--power-cuts)'
+      : `whose hosts ${powerCuts} lose what they have not synced (--power-cuts)`,
+  diskBytes: ({ diskBytes }) =>
+    diskBytes === null
+      ? 'whose hosts have no file systems of their own (--disk-size)'
+      : `whose hosts have file systems of ${diskBytes / 1024 / 1024} MiB (--disk-size)`,
 }
 
 const withOrWithout = (has: boolean): string => (has ? 'with' : 'without')

@@ -9,12 +9,14 @@ import { dirname, join, resolve } from 'node:path'
 import fse from 'fs-extra'
 import { XosanError } from '../../core/errors.ts'
 import { HostControl, type HostStatus } from './host-control.ts'
+import { releaseDisk } from './host-disk.ts'
 import { PORTS, PRIVATE, prepareHosts } from './host-files.ts'
 import { whileLabLocked } from './lab-lock.ts'
 import {
   type LabUpOptions,
   NAMESPACED,
   choicesOf,
+  powerCutsOf,
   requirePrograms,
   requireSameChoices,
 } from './lab-options.ts'
@@ -111,7 +113,9 @@ export async function labDown(directory: string, keep: boolean, progress: Progre
   await whileLabLocked(path, async () => {
     await Promise.all(
       lab.hosts.map(async host => {
-        await new HostControl(path, lab, host).kill()
+        const control = new HostControl(path, lab, host)
+        await control.kill()
+        if (lab.diskBytes !== null) await releaseDisk(control.paths)
         progress(`${host.name} is down`)
       })
     )
@@ -152,7 +156,7 @@ async function existingLab(path: string, options: LabUpOptions): Promise<Lab | n
 }
 
 async function makeLab(path: string, options: LabUpOptions, createdDirectory: boolean): Promise<Lab> {
-  const { hosts, datapaths, netns, coordinator, tls, witness } = choicesOf(options)
+  const { hosts, datapaths, netns, coordinator, tls, witness, diskBytes } = choicesOf(options)
   const names = Array.from({ length: hosts }, (_, index) => `h${index + 1}`)
   if (witness) names.push(WITNESS)
   const network: Lab['network'] = netns ? { kind: 'netns', name: networkName(path) } : { kind: 'none' }
@@ -167,6 +171,8 @@ async function makeLab(path: string, options: LabUpOptions, createdDirectory: bo
     runDirectory: await chooseRunDirectory(path, hosts),
     createdDirectory,
     datapaths,
+    powerCuts: powerCutsOf(options),
+    diskBytes,
     hosts: names.map((name, index) => ({
       name,
       uuid: randomUUID(),

@@ -8,6 +8,7 @@
  *       config.json       what xosand and the datapath processes read
  *       pids.json         who runs, written by the host's supervisor
  *       state/ stores/ log/ plugins/
+ *       disk.ext4         the file system that is mounted at stores/, if the host has one of its own
  *       run/              sockets (elsewhere when the path would be too long for a socket)
  */
 import { mkdtemp, readFile } from 'node:fs/promises'
@@ -53,6 +54,13 @@ const labSchema = z.strictObject({
   createdDirectory: z.boolean(),
   /** Datapath processes per host. */
   datapaths: z.number().int().min(1).max(16),
+  /** Hosts whose datapath processes lose what they have not synced, and how much they may keep. */
+  powerCuts: z
+    .strictObject({ hosts: z.array(z.string()), unsyncedBytesMax: z.number().int().positive() })
+    .nullable()
+    .default(null),
+  /** Size in bytes of the file system that each host has for its stores; null when they are in the lab's directory. */
+  diskBytes: z.number().int().positive().nullable().default(null),
   hosts: z.array(labHostSchema).min(1).max(100),
 })
 
@@ -69,6 +77,8 @@ export interface HostPaths {
   readonly hostLock: string
   readonly state: string
   readonly stores: string
+  /** What holds the file system at `stores`, if the host has one of its own. */
+  readonly disk: string
   readonly log: string
   readonly pluginRoot: string
   readonly run: string
@@ -91,6 +101,7 @@ export function hostPaths(directory: string, lab: Lab, host: string): HostPaths 
     hostLock: join(own, 'host.lock'),
     state: join(own, 'state'),
     stores: join(own, 'stores'),
+    disk: join(own, 'disk.ext4'),
     log: join(own, 'log'),
     pluginRoot: join(own, 'plugins'),
     run,

@@ -3,7 +3,7 @@
  * any instruction; its successor takes up what it left. Read from top to bottom: configuration, ports, the node,
  * sockets.
  */
-import { mkdir, readFile } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { reasonOf, XosanError } from '../../core/errors.ts'
@@ -18,7 +18,6 @@ import { createLog, type Log, type LogFacts } from '../../daemon/log.ts'
 import { createNodeClock } from '../../daemon/ports/node-clock.ts'
 import { nodeRandom } from '../../daemon/ports/node-random.ts'
 import { shutDownOnSignal } from '../../daemon/shutdown.ts'
-import { bootId } from '../../rpc/identifiers.ts'
 import { RpcServer, type RpcServerEvent } from '../../rpc/server.ts'
 import { endThoughDisksHang } from '../disk/disk-lanes.ts'
 import { type ServerEvent } from '../nbd-server/close-reason.ts'
@@ -28,6 +27,7 @@ import { serveControl } from './control-server.ts'
 import { DatapathNode } from './datapath-node.ts'
 import { GuestSockets } from './guest-sockets.ts'
 import { HostDirectory } from './host-directory.ts'
+import { powerOf } from './lab-power.ts'
 import { PeerExports } from './peer-exports.ts'
 import { servePeers } from './peer-server.ts'
 import { PeerTransports } from './peer-transports.ts'
@@ -57,9 +57,11 @@ async function main(config: Config, index: number, log: Log): Promise<void> {
   // Ports
   const clock = createNodeClock()
   const random = nodeRandom
+  const power = await powerOf(config, random)
+  if (power.losesUnsynced) log.warn('this process loses at its end what it has not synced: it is for drills')
   const identity: ProcessIdentity = {
     host: host.uuid,
-    boot: bootId.parse((await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()),
+    boot: power.boot,
     incarnation: random.uuid() as Incarnation,
   }
   const cluster = await HostCluster.open({
@@ -70,7 +72,7 @@ async function main(config: Config, index: number, log: Log): Promise<void> {
     log: (level, event, facts) => log[level](event, facts),
   })
   const { coordinator } = cluster
-  const stores = new StoreFinder(join(stateDirectory, 'stores.json'), host.uuid)
+  const stores = new StoreFinder(join(stateDirectory, 'stores.json'), host.uuid, power.openDisk)
   await stores.reload().catch((error: unknown) => log.error(reasonOf(error)))
   const directory = new HostDirectory({ coordinator, clock, log: (event, facts) => log.warn(event, facts) })
   const transports = new PeerTransports({ directory, clock, timing, dialer: host => cluster.dialer(host) })
@@ -85,7 +87,7 @@ async function main(config: Config, index: number, log: Log): Promise<void> {
     timing,
     isOurs,
     store: async sr => stores.store(sr),
-    attachments: new AttachmentFile(join(stateDirectory, `attached-${index}.json`), identity.boot, error =>
+    attachments: new AttachmentFile(join(stateDirectory, `attached-${index}.json`), power.kernelBoot, error =>
       log.error(error.message)
     ),
     transport: (other: HostId, volume: VolumeKey) => transports.to(other, volume),

@@ -5,7 +5,7 @@ import { reasonOf, XosanError } from '../../core/errors.ts'
 import { type HostId, type SrId } from '../../core/units.ts'
 import { storesFile, type StoresFile } from '../../rpc/datapath-api.ts'
 import { hostId, srId, storeId } from '../../rpc/identifiers.ts'
-import { NodeDisk } from '../disk/node-disk.ts'
+import { type OpenDisk } from './lab-power.ts'
 import { type Store } from './replica-host.ts'
 
 type StoreEntry = StoresFile['stores'][number]
@@ -31,15 +31,20 @@ interface Found {
 export class StoreFinder {
   readonly #file: string
   readonly #host: HostId
+  readonly #openDisk: OpenDisk
   #entries = new Map<SrId, StoreEntry>()
   readonly #found = new Map<SrId, Found>()
   /** Looks under way. A disk that hangs keeps a thread for one of them, and not for everybody who asks. */
   readonly #looking = new Map<SrId, Promise<Store>>()
 
-  /** @param file `stores.json`, which xosand writes */
-  constructor(file: string, host: HostId) {
+  /**
+   * @param file `stores.json`, which xosand writes
+   * @param openDisk opens the file system below a store's directory
+   */
+  constructor(file: string, host: HostId, openDisk: OpenDisk) {
     this.#file = file
     this.#host = host
+    this.#openDisk = openDisk
   }
 
   /** Reads `stores.json` again; a missing one names no stores. @throws XosanError RECORD_INVALID: what was known stays */
@@ -79,7 +84,7 @@ export class StoreFinder {
       if (identity.store !== store || identity.sr !== sr || identity.host !== this.#host) {
         throw new Error(`store ${identity.store} of SR ${identity.sr} and host ${identity.host} is there`)
       }
-      const found = { entry, device, inode, store: { id: store, disk: await NodeDisk.open(directory) } }
+      const found = { entry, device, inode, store: { id: store, disk: await this.#openDisk(directory) } }
       this.#found.set(sr, found)
       return found.store
     } catch (error) {

@@ -18,6 +18,7 @@ import { NbdServer } from '../../../datapath/nbd-server/nbd-server.ts'
 import { AttachmentFile } from '../../../datapath/process/attachment-file.ts'
 import { GuestDevice } from '../../../datapath/process/guest-device.ts'
 import { GuestSockets } from '../../../datapath/process/guest-sockets.ts'
+import { NodeDisk } from '../../../datapath/disk/node-disk.ts'
 import { StoreFinder } from '../../../datapath/process/store-finder.ts'
 import { NbdClient } from '../../../datapath/replica-remote/nbd-client.ts'
 import { CLIENT_OPTIONS } from '../../support/nbd-rig.ts'
@@ -50,7 +51,7 @@ describe('a datapath process and its files', () => {
 
     beforeEach(async () => {
       const file = join(directory, 'stores.json')
-      finder = new StoreFinder(file, host)
+      finder = new StoreFinder(file, host, path => NodeDisk.open(path))
       await finder.reload()
       await assert.rejects(finder.store(sr), missing(/not attached/))
       await writeFile(file, JSON.stringify({ version: 1, stores: [{ sr, store, directory: place() }] }))

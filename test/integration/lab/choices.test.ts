@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, statfs, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -141,6 +141,42 @@ describe('a lab of choice', function () {
       )
       assert.ok(hosts.every(({ controlSocket }) => existsSync(controlSocket)))
     }
+  })
+
+  it('tells the hosts that are to lose what they have not synced, and no others', async () => {
+    const words = ['--hosts', '2', '--power-cuts', 'h2']
+    const lossOf = async (): Promise<unknown[]> =>
+      Promise.all(['h1', 'h2'].map(async name => (await configOf(name)).lab?.unsyncedBytesMax))
+    await up(...words)
+    assert.deepEqual(await lossOf(), [undefined, 64 * 1024 * 1024])
+    await up(...words)
+    const message = /whose hosts h2 lose what they have not synced \(--power-cuts\)/
+    const other = { code: 'INVALID_ARGUMENT', exit: 2, message }
+    await fails(other, 'lab', 'up', '--datapaths', '1', '--hosts', '2', '--power-cuts', 'all')
+    await labDown(directory, false, quiet)
+    const unknown = { code: 'INVALID_ARGUMENT', exit: 2, message: /host h3.*h1, h2/ }
+    await fails(unknown, 'lab', 'up', '--hosts', '2', '--power-cuts', 'h3', '--programs', programs)
+  })
+
+  it('gives each host a file system that can be filled, mounts it again, and leaves none behind', async function () {
+    if (process.geteuid?.() !== 0) this.skip()
+    environment = { PATH: `${join(parent, 'bin')}:${process.env['PATH'] ?? ''}` }
+    const words = ['--hosts', '2', '--disk-size', '64']
+    const { hosts } = await up(...words)
+    const stores = hosts.map(({ name }) => join(directory, name, 'stores'))
+    const sizes = await Promise.all(stores.map(async path => statfs(path)))
+    for (const { blocks, bsize } of sizes) assert.ok(blocks * bsize < 64 * 1024 * 1024)
+    await assert.rejects(writeFile(join(stores[0]!, 'balloon'), Buffer.alloc(80 * 1024 * 1024)), {
+      code: 'ENOSPC',
+    })
+    await writeFile(join(stores[1]!, 'kept'), 'kept')
+    await labDown(directory, true, quiet)
+    assert.ok(!existsSync(join(stores[1]!, 'kept')))
+    await up(...words)
+    assert.equal(await readFile(join(stores[1]!, 'kept'), 'utf8'), 'kept')
+    await labDown(directory, false, quiet)
+    assert.ok(!existsSync(directory))
+    assert.ok(!(await readFile('/proc/mounts', 'utf8')).includes(directory))
   })
 
   it('says what is missing for etcd, and makes nothing', async () => {

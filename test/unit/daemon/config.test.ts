@@ -31,6 +31,15 @@ describe('the configuration', () => {
     assert.throws(() => parseConfig(wrong), /etcd needs tls/)
   })
 
+  it('lets a host lose what is written to it in a lab only', () => {
+    const lab = { unsyncedBytesMax: 1_000_000 }
+    assert.throws(() => parseConfig({ ...smallest, lab }), /this is no host of a lab/)
+    assert.deepEqual(parseConfig({ ...smallest, lab, peers: 'loopback' }).lab, lab)
+    const pool = { kind: 'sockets', hosts: [] }
+    assert.deepEqual(parseConfig({ ...smallest, lab, pool }).lab, lab)
+    assert.equal(parseConfig(smallest).lab, undefined)
+  })
+
   it('names a key that it does not know, and those that it does', () => {
     const wrong = { ...smallest, ports: { pear: 1 }, dataPaths: 3 }
     assert.throws(() => parseConfig(wrong), /unknown key pear; known are peer, datapath, nbd/)
