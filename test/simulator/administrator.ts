@@ -2,12 +2,13 @@
  * Who starts, moves and takes volumes: an administrator who keeps one guest of each volume running, and rivals who take
  * one without asking anybody, as a high-availability script with a wrong idea does.
  */
-import { reasonOf } from '../../core/errors.ts'
+import { reasonOf, XosanError } from '../../core/errors.ts'
 import { type Millis, type SrId } from '../../core/units.ts'
 import { Guest } from './guest.ts'
 import { SECTOR_BYTES } from './history.ts'
 import { type SimulatedHost } from './simulated-host.ts'
 import { type SimulatedVolume, VOLUME_BYTES } from './simulated-volume.ts'
+import { type Transitions } from './transitions.ts'
 import { type SimulatedProcess, type World } from './world.ts'
 
 /** What the people of a universe see of it. */
@@ -17,6 +18,7 @@ export interface Surroundings {
   readonly sr: SrId
   /** No fault will come any more: everybody goes home. */
   readonly calm: boolean
+  readonly transitions: Transitions
   problem(text: string): void
 }
 
@@ -140,7 +142,7 @@ export class Administrator {
 
   /** @returns whether the process took a volume up for a guest from before its start, and nobody may have flushed since */
   async #activate(volume: SimulatedVolume, host: SimulatedHost): Promise<boolean> {
-    const { sr } = this.#around
+    const { sr, transitions } = this.#around
     const { key } = volume
     const known = volume.guests.some(({ process }) => process === host.process)
     if (!known && (host.node?.volume(key)?.mirror ?? null) !== null) this.#takenUp.add(host.process!)
@@ -152,7 +154,11 @@ export class Administrator {
         await host.node!.activate(sr, key, 9_000 as Millis)
       },
       10_000
-    )
+    ).catch((error: unknown) => {
+      transitions.saw('activate', error instanceof XosanError ? error.code : 'no answer')
+      throw error
+    })
+    transitions.saw('activate', 'ok')
     this.activations++
     return host.process !== null && this.#takenUp.has(host.process)
   }

@@ -6,11 +6,10 @@ import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { parseArgs, promisify } from 'node:util'
-import { build } from 'esbuild'
+import { bundleWorker, PROJECT_ROOT } from './bundle.ts'
+import { lookInto } from './worker-pool.ts'
 
-const root = fileURLToPath(new URL('../..', import.meta.url))
 const run = promisify(execFile)
 
 const { values } = parseArgs({
@@ -24,7 +23,7 @@ const { values } = parseArgs({
 
 /** The program of a version of Node, from the registry's `node` package; kept for the next time. */
 async function nodeProgram(version: string): Promise<string> {
-  const directory = join(root, 'node_modules', '.cache', `node-${version}`)
+  const directory = join(PROJECT_ROOT, 'node_modules', '.cache', `node-${version}`)
   const program = join(directory, 'node_modules', 'node', 'bin', 'node')
   if (!existsSync(program)) {
     await mkdir(directory, { recursive: true })
@@ -41,27 +40,27 @@ async function nodeProgram(version: string): Promise<string> {
   return program
 }
 
-async function digests(program: string, script: string): Promise<string> {
-  const args = [script, '--digest', '--seeds', values.seeds, '--first-seed', values['first-seed']]
-  const { stdout } = await run(program, args)
-  return stdout
+const script = await bundleWorker('universe-worker')
+
+/** A line for each seed: its number, and a hash of its log. */
+async function digests(execPath: string): Promise<string> {
+  const [first, count] = [Number(values['first-seed']), Number(values.seeds)]
+  const lines: string[] = []
+  for await (const { report, digest } of lookInto({
+    script,
+    first,
+    count,
+    jobs: 2,
+    args: ['--digest'],
+    execPath,
+  })) {
+    lines.push(`${report.seed} ${digest}`)
+  }
+  return lines.join('\n')
 }
 
-const script = join(root, 'node_modules', '.cache', 'simulator.mjs')
-await build({
-  absWorkingDir: root,
-  entryPoints: ['test/simulator/run.ts'],
-  outfile: script,
-  bundle: true,
-  platform: 'node',
-  format: 'esm',
-  target: 'node20',
-  external: ['better-sqlite3', 'fs-native-extensions'],
-  logLevel: 'warning',
-})
-
-const first = await digests(process.execPath, script)
-console.log(`${process.version} (this one)\n${first.trimEnd()}`)
+const first = await digests(process.execPath)
+console.log(`${process.version} (this one)\n${first}`)
 let different = 0
 const programs: [string, string][] = [['the same again', process.execPath]]
 for (const version of values.nodes.split(',').filter(text => text !== '')) {
@@ -69,7 +68,7 @@ for (const version of values.nodes.split(',').filter(text => text !== '')) {
 }
 for (const [name, program] of programs) {
   const { stdout: version } = await run(program, ['--version'])
-  const same = (await digests(program, script)) === first
+  const same = (await digests(program)) === first
   if (!same) different++
   console.log(`${version.trim()} (${name}): ${same ? 'identical' : 'DIFFERENT'}`)
 }

@@ -1,3 +1,4 @@
+import { XosanError } from '../../core/errors.ts'
 import { type ProcessIdentity } from '../../core/mirror/messages.ts'
 import { type MirrorTiming } from '../../core/mirror/timing.ts'
 import {
@@ -33,6 +34,8 @@ export interface HostObserver {
   /** Something was asked of a host, or happened to it. */
   noticed(moment: Moment, host: SimulatedHost): void
   problem(text: string): void
+  /** A message between hosts was answered, or ended with an error. */
+  saw(message: string, answer: string): void
 }
 
 /** A host: its disk, which stays, and its datapath process, which comes and goes. */
@@ -233,33 +236,58 @@ export class SimulatedHost {
     })
   }
 
+  /** Sends a message, and says what was answered. */
+  async #watched<Result>(message: string, send: () => Promise<Result>): Promise<Result> {
+    const { observer } = this.#options
+    try {
+      const result = await send()
+      const { kind = 'ok' } = (result ?? {}) as { readonly kind?: string }
+      observer?.saw(message, kind)
+      return result
+    } catch (error) {
+      observer?.saw(message, error instanceof XosanError ? error.code : 'another error')
+      throw error
+    }
+  }
+
   #transport(to: SimulatedHost): PeerTransport {
     const { network, timing, observer } = this.#options
     const call = async <Result>(
+      message: string,
       moment: Moment | null,
       action: (node: DatapathNode) => Promise<Result>
     ): Promise<Result> =>
-      network.call(this, to, timing.callTimeoutMs, async () => {
-        if (moment !== null) observer?.noticed(moment, to)
-        const result = await action(to.node!)
-        if (moment === 'asked to accept') observer?.noticed('has accepted', to)
-        return result
-      })
+      this.#watched(message, async () =>
+        network.call(this, to, timing.callTimeoutMs, async () => {
+          if (moment !== null) observer?.noticed(moment, to)
+          const result = await action(to.node!)
+          if (moment === 'asked to accept') observer?.noticed('has accepted', to)
+          return result
+        })
+      )
     return {
-      heartbeat: async heartbeat => call(null, async node => node.replicas.heartbeat(heartbeat)),
-      accept: async request => call('asked to accept', async node => node.replicas.accept(request)),
-      confirm: async request => call('asked to confirm', async node => node.replicas.confirm(request)),
-      raise: async request => call('asked to raise', async node => node.replicas.raise(request)),
-      intents: async name => call('asked for intents', async node => node.replicas.intents(name)),
-      clear: async request => call('asked to clear', async node => node.replicas.clear(request)),
-      finish: async request => call('asked to finish', async node => node.replicas.finish(request)),
-      create: async (address, blank) => call(null, async node => node.replicas.create(address, blank)),
+      // Too many to be watched.
+      heartbeat: async heartbeat =>
+        network.call(this, to, timing.callTimeoutMs, async () => to.node!.replicas.heartbeat(heartbeat)),
+      accept: async request => call('accept', 'asked to accept', async node => node.replicas.accept(request)),
+      confirm: async request =>
+        call('confirm', 'asked to confirm', async node => node.replicas.confirm(request)),
+      raise: async request => call('raise', 'asked to raise', async node => node.replicas.raise(request)),
+      intents: async name => call('intents', 'asked for intents', async node => node.replicas.intents(name)),
+      clear: async request => call('clear', 'asked to clear', async node => node.replicas.clear(request)),
+      finish: async request => call('finish', 'asked to finish', async node => node.replicas.finish(request)),
+      create: async (address, blank) =>
+        call('create', null, async node => node.replicas.create(address, blank)),
       openSession: async name =>
-        network.openSession(this, to, timing.callTimeoutMs, timing.requestTimeMs, async () => {
-          observer?.noticed('asked for a session', to)
-          const session = await to.node!.replicas.openSession(name)
-          return observer === undefined ? session : this.#guarded(session, to, name.address.volume, observer)
-        }),
+        this.#watched('session', async () =>
+          network.openSession(this, to, timing.callTimeoutMs, timing.requestTimeMs, async () => {
+            observer?.noticed('asked for a session', to)
+            const session = await to.node!.replicas.openSession(name)
+            return observer === undefined
+              ? session
+              : this.#guarded(session, to, name.address.volume, observer)
+          })
+        ),
     }
   }
 }

@@ -33,6 +33,7 @@ import { checkEnd, checkEquality, checkIntents } from './replica-checks.ts'
 import { SimulatedCoordinator } from './simulated-coordinator.ts'
 import { SimulatedHost } from './simulated-host.ts'
 import { type SimulatedVolume, VOLUME_BYTES } from './simulated-volume.ts'
+import { Transitions } from './transitions.ts'
 import { type SeededRandom, World } from './world.ts'
 
 export interface UniverseReport {
@@ -44,10 +45,14 @@ export interface UniverseReport {
   readonly faults: Readonly<Record<string, number>>
   readonly takeovers: number
   readonly resyncs: number
+  /** Steps of the protocol that were seen, and how often. */
+  readonly transitions: Readonly<Record<string, number>>
 }
 
 /** After the faults: what is not well again by then, in milliseconds of virtual time, is stuck. */
 const RECOVERY_LIMIT_MS = 120_000
+/** How soon a new mirror is noticed by those who only watch, in milliseconds of virtual time. */
+const FOLLOW_INTERVAL_MS = 20
 const SECTORS_PER_REGION = REGION_BYTES / SECTOR_BYTES
 
 export class Universe {
@@ -58,6 +63,7 @@ export class Universe {
   readonly faults: FaultSchedule
   readonly coincidences: Coincidences
   readonly administrator: Administrator
+  readonly transitions = new Transitions()
   readonly #seed: number
   readonly #random: SeededRandom
   readonly sr: SrId
@@ -109,9 +115,21 @@ export class Universe {
           observer: {
             noticed: (moment, host) => this.coincidences.noticed(moment, host),
             problem: text => this.problem(text),
+            saw: (message, answer) => this.transitions.saw(message, answer),
           },
         })
       )
+    }
+  }
+
+  /** Follows every mirror from soon after it was made. */
+  async #followMirrors(): Promise<void> {
+    while (!this.calm) {
+      for (const { running, node } of this.hosts) {
+        if (!running) continue
+        for (const { mirror } of node!.volumes()) if (mirror !== null) void this.transitions.follow(mirror)
+      }
+      await this.world.pause(FOLLOW_INTERVAL_MS)
     }
   }
 
@@ -144,6 +162,7 @@ export class Universe {
       faults: this.faults.counts,
       takeovers: this.administrator.activations,
       resyncs: this.#resyncs,
+      transitions: this.transitions.counts,
     }
   }
 
@@ -155,6 +174,7 @@ export class Universe {
     const rivals = this.volumes.filter(() => this.#random.chance(0.5))
     people.push(...rivals.map(async volume => this.administrator.rival(volume)))
     people.push(...this.volumes.map(async volume => this.#watchReplicas(volume)))
+    people.push(this.#followMirrors())
     await this.faults.run(this.#random.between(20_000, 60_000))
     await this.#settle()
     this.calm = true

@@ -1,0 +1,37 @@
+/**
+ * The simulator as one script: what a worker runs. Bundled once for all workers, because a loader that compiles each
+ * file in each of them costs more than a universe, and because coverage and deliberate errors need one text to refer to.
+ */
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { build, type Plugin } from 'esbuild'
+
+export const PROJECT_ROOT = fileURLToPath(new URL('../..', import.meta.url))
+
+/** Where scripts are put that need not last. */
+const CACHE = join(PROJECT_ROOT, 'node_modules', '.cache', 'simulator')
+
+/**
+ * Bundles the worker of the simulator, with a source map beside it.
+ * @param name of the script, without its ending
+ * @returns path of the script
+ */
+export async function bundleWorker(name: string, plugins: Plugin[] = []): Promise<string> {
+  await mkdir(CACHE, { recursive: true })
+  const outfile = join(CACHE, `${name}.mjs`)
+  await build({
+    absWorkingDir: PROJECT_ROOT,
+    entryPoints: ['test/simulator/universe-worker.ts'],
+    outfile,
+    bundle: true,
+    sourcemap: true,
+    platform: 'node',
+    format: 'esm',
+    target: 'node20',
+    external: ['better-sqlite3', 'fs-native-extensions'],
+    plugins,
+    logLevel: 'silent',
+  })
+  return outfile
+}

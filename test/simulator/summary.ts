@@ -1,0 +1,110 @@
+/** What many universes amount to. */
+import { type CoverageReport } from './coverage.ts'
+import { POSSIBLE } from './transitions.ts'
+import { type UniverseReport } from './universe.ts'
+
+export interface Summary {
+  readonly universes: number
+  readonly failed: number
+  readonly failedSeeds: readonly number[]
+  readonly seconds: number
+  readonly universesPerMinute: number
+  readonly virtualHours: number
+  readonly medians: Readonly<
+    Record<'faults' | 'takeovers' | 'resyncs' | 'guestOperations' | 'events', number>
+  >
+  /** Kind -> how often. */
+  readonly faults: Readonly<Record<string, number>>
+  readonly transitions: Readonly<Record<string, number>>
+  /** Steps of the protocol that are possible and were not seen. */
+  readonly transitionsNeverSeen: readonly string[]
+  /** Steps that were seen, though nobody thought of them. */
+  readonly transitionsUnforeseen: readonly string[]
+  /** How many of the universes were watched for the passages that they reached. */
+  readonly covered: number
+  readonly coverage: CoverageReport | null
+}
+
+export function summarise(
+  reports: readonly UniverseReport[],
+  seconds: number,
+  coverage: { readonly covered: number; readonly report: CoverageReport | null }
+): Summary {
+  const median = (pick: (report: UniverseReport) => number): number =>
+    reports.map(pick).sort((a, b) => a - b)[Math.floor(reports.length / 2)] ?? 0
+  const failedSeeds = reports.filter(({ problems }) => problems.length > 0).map(({ seed }) => seed)
+  const transitions = total(reports.map(report => report.transitions))
+  return {
+    universes: reports.length,
+    failed: failedSeeds.length,
+    failedSeeds,
+    seconds: Math.round(seconds),
+    universesPerMinute: Math.round((reports.length / seconds) * 60),
+    virtualHours: Math.round(reports.reduce((sum, { virtualMs }) => sum + virtualMs, 0) / 36_000) / 100,
+    medians: {
+      faults: median(report => Object.values(report.faults).reduce((sum, count) => sum + count, 0)),
+      takeovers: median(report => report.takeovers),
+      resyncs: median(report => report.resyncs),
+      guestOperations: median(report => report.operations),
+      events: median(report => report.events),
+    },
+    faults: total(reports.map(report => report.faults)),
+    transitions,
+    transitionsNeverSeen: POSSIBLE.filter(name => transitions[name] === undefined),
+    transitionsUnforeseen: Object.keys(transitions).filter(name => !POSSIBLE.includes(name)),
+    covered: coverage.covered,
+    coverage: coverage.report,
+  }
+}
+
+function total(counts: readonly Readonly<Record<string, number>>[]): Record<string, number> {
+  const sum: Record<string, number> = {}
+  for (const one of counts)
+    for (const [name, count] of Object.entries(one)) sum[name] = (sum[name] ?? 0) + count
+  return Object.fromEntries(Object.entries(sum).sort(([a], [b]) => (a < b ? -1 : 1)))
+}
+
+export function printSummary(summary: Summary): void {
+  const { universes, seconds, universesPerMinute, virtualHours, medians, faults, failedSeeds } = summary
+  console.log(
+    `${universes} universes in ${seconds} s (${universesPerMinute} a minute), ${virtualHours} simulated hours`
+  )
+  console.log(
+    `median of each: ${medians.faults} faults, ${medians.takeovers} takeovers, ${medians.resyncs} resyncs, ` +
+      `${medians.guestOperations} guest operations, ${medians.events} events`
+  )
+  printCounts('faults', faults)
+  printCounts('steps of the protocol', summary.transitions)
+  printList('steps that are possible and were never seen', summary.transitionsNeverSeen)
+  printList('steps that were seen and nobody has foreseen', summary.transitionsUnforeseen)
+  if (summary.coverage !== null) printCoverage(summary.coverage, summary.covered)
+  console.log(failedSeeds.length === 0 ? 'no promise was broken' : `BROKEN in ${failedSeeds.length} seeds:`)
+  for (const seed of failedSeeds) console.log(`  npm run sim -- --seed ${seed}`)
+}
+
+function printCoverage({ neverReached, explained, outdated }: CoverageReport, covered: number): void {
+  printList(
+    `never reached by ${covered} universes`,
+    neverReached.map(({ file, line, column, text }) => `${file}:${line}:${column}  ${text}`)
+  )
+  printList(
+    'never reached, and why',
+    explained.map(({ file, line, text, reason }) => `${file}:${line}  ${text}\n      ${reason}`)
+  )
+  printList(
+    'outdated reasons: reached, or not there any more',
+    outdated.map(({ file, text }) => `${file}  ${text}`)
+  )
+}
+
+function printCounts(title: string, counts: Readonly<Record<string, number>>): void {
+  console.log(`${title}:`)
+  for (const [name, count] of Object.entries(counts)) {
+    console.log(`  ${name.padEnd(38)} ${String(count).padStart(9)}`)
+  }
+}
+
+function printList(title: string, lines: readonly string[]): void {
+  console.log(lines.length === 0 ? `${title}: none` : `${title}, ${lines.length}:`)
+  for (const line of lines) console.log(`  ${line}`)
+}

@@ -1,0 +1,88 @@
+/**
+ * Which steps of the protocol universes took: beside the lines that ran, in which order a volume's phases and a replica's
+ * standings followed each other, and which answers each message got. Cheap to watch, and seen from outside: a mirror is
+ * asked for its phase whenever it says that something has changed.
+ */
+import { type VolumeMirror } from '../../datapath/mirror/volume-mirror.ts'
+
+const pairs = (kind: string, list: readonly string[]): string[] => list.map(name => `${kind}: ${name}`)
+
+const DISK_ANSWERS = ['gone', 'failed', 'REPLICA_BUSY', 'PEER_UNREACHABLE']
+const SESSION_ERRORS = ['EPOCH_STALE', 'SESSION_STALE', 'REPLICA_GONE', 'REPLICA_BUSY', 'PEER_UNREACHABLE']
+
+/** Every step that the code can take, as far as its authors know. */
+export const POSSIBLE: readonly string[] = [
+  ...pairs('phase', [
+    'opening > serving',
+    'opening > holding',
+    'opening > closing',
+    'opening > closed',
+    'opening > replaced',
+    'serving > holding',
+    'serving > closing',
+    'serving > replaced',
+    'holding > serving',
+    'holding > opening',
+    'holding > closing',
+    'holding > replaced',
+    'closing > closed',
+    'replaced > closed',
+  ]),
+  ...pairs('replica', [
+    'in-sync > stale',
+    'stale > rebuilding',
+    'rebuilding > in-sync',
+    'rebuilding > stale',
+    'stale > replaced',
+  ]),
+  ...pairs('accept', ['accepted', 'promised', 'preparing', 'higher-epoch', ...DISK_ANSWERS]),
+  ...pairs('confirm', ['ok', 'refused', ...DISK_ANSWERS]),
+  ...pairs('raise', ['ok', 'refused', ...DISK_ANSWERS]),
+  ...pairs('session', ['ok', ...SESSION_ERRORS, 'DISK_FAILED']),
+  ...pairs('intents', ['ok', ...SESSION_ERRORS]),
+  ...pairs('clear', ['ok', ...SESSION_ERRORS]),
+  ...pairs('finish', ['ok', ...SESSION_ERRORS]),
+  ...pairs('create', ['ok', 'REPLICA_PRESENT', 'REPLICA_BUSY', 'PEER_UNREACHABLE']),
+  ...pairs('activate', [
+    'ok',
+    'ACTIVATED_ON_ANOTHER_HOST',
+    'NO_REPLICA_REACHABLE',
+    'DEADLINE_EXCEEDED',
+    'COORDINATOR_UNAVAILABLE',
+  ]),
+]
+
+/** Counts the steps of one universe. */
+export class Transitions {
+  readonly counts: Record<string, number> = {}
+  readonly #followed = new WeakSet<VolumeMirror>()
+
+  saw(kind: string, step: string): void {
+    const name = `${kind}: ${step}`
+    this.counts[name] = (this.counts[name] ?? 0) + 1
+  }
+
+  /** Follows a mirror for as long as its process lives. */
+  async follow(mirror: VolumeMirror): Promise<void> {
+    if (this.#followed.has(mirror)) return
+    this.#followed.add(mirror)
+    let phase = mirror.phase
+    const standings = new Map<string, string>()
+    for (;;) {
+      if (mirror.phase !== phase) this.saw('phase', `${phase} > ${mirror.phase}`)
+      phase = mirror.phase
+      const replicas = mirror.replicas()
+      for (const [replica, before] of standings) {
+        if (replicas.some(other => other.replica === replica)) continue
+        this.saw('replica', `${before} > replaced`)
+        standings.delete(replica)
+      }
+      for (const { replica, state } of replicas) {
+        const before = standings.get(replica) ?? state
+        if (before !== state) this.saw('replica', `${before} > ${state}`)
+        standings.set(replica, state)
+      }
+      await mirror.changed()
+    }
+  }
+}
