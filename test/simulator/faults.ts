@@ -22,6 +22,7 @@ type Kind =
   | 'primary left behind'
   | 'contention'
   | 'return under load'
+  | 'plot'
 
 /** How often each kind is drawn, relative to the others. */
 const WEIGHTS: Readonly<Record<Kind, number>> = {
@@ -41,6 +42,7 @@ const WEIGHTS: Readonly<Record<Kind, number>> = {
   'primary left behind': 5,
   contention: 4,
   'return under load': 3,
+  plot: 6,
 }
 
 type Link = readonly [SimulatedHost, SimulatedHost]
@@ -52,6 +54,7 @@ export class FaultSchedule {
   readonly #random: SeededRandom
   readonly #away = new Set<string>()
   readonly #unsure = new Set<string>()
+  readonly #blind = new Set<string>()
   #over = false
 
   constructor(universe: Universe) {
@@ -68,6 +71,10 @@ export class FaultSchedule {
     if (this.#unsure.has(client) && random.chance(0.4)) {
       const effectMs = random.chance(0.4) ? null : (random.between(1, 1500) as Millis)
       return { kind: 'unknown', afterMs: random.between(5, 800) as Millis, effectMs }
+    }
+    if (this.#blind.has(client)) {
+      const effectMs = random.chance(0.1) ? null : (random.between(1, 300) as Millis)
+      return { kind: 'unknown', afterMs: random.between(5, 60) as Millis, effectMs }
     }
     return { kind: 'answer', beforeMs, afterMs }
   }
@@ -104,7 +111,7 @@ export class FaultSchedule {
   }
 
   async #strike(kind: Kind): Promise<void> {
-    const { world, hosts, network, coincidences } = this.#universe
+    const { world, hosts, network, coincidences, plots } = this.#universe
     const random = this.#random
     const host = random.pick(hosts)
     const other = random.pick(hosts.filter(candidate => candidate !== host))
@@ -143,7 +150,7 @@ export class FaultSchedule {
         network.delayMs = USUAL_DELAY_MS
         return
       case 'coordinator away':
-        return this.#withoutCoordinator(this.#away, random.chance(0.5) ? hosts : [host], durationMs)
+        return this.#troubleCoordinator(this.#away, random.chance(0.5) ? hosts : [host], durationMs)
       case 'coordinator unsure':
         return this.doubt(host, durationMs)
       case 'primary left behind':
@@ -152,6 +159,8 @@ export class FaultSchedule {
         return coincidences.contend()
       case 'return under load':
         return coincidences.returnUnderLoad()
+      case 'plot':
+        return plots.play()
     }
   }
 
@@ -208,7 +217,7 @@ export class FaultSchedule {
       if (this.#random.chance(0.7)) links.push([host, other])
     }
     const cut = this.cut(links, forMs)
-    if (withoutCoordinator) await this.#withoutCoordinator(this.#away, [host], forMs)
+    if (withoutCoordinator) await this.#troubleCoordinator(this.#away, [host], forMs)
     await cut
   }
 
@@ -230,10 +239,20 @@ export class FaultSchedule {
 
   /** A host often does not learn what its calls to the coordinator did. */
   async doubt(host: SimulatedHost, forMs: number): Promise<void> {
-    return this.#withoutCoordinator(this.#unsure, [host], forMs)
+    return this.#troubleCoordinator(this.#unsure, [host], forMs)
   }
 
-  async #withoutCoordinator(how: Set<string>, hosts: readonly SimulatedHost[], forMs: number): Promise<void> {
+  /** A host never learns what its calls to the coordinator did, most of which do it soon. */
+  async doubtEverything(host: SimulatedHost, forMs: number): Promise<void> {
+    return this.#troubleCoordinator(this.#blind, [host], forMs)
+  }
+
+  /** Hosts do not reach the coordinator. */
+  async withoutCoordinator(hosts: readonly SimulatedHost[], forMs: number): Promise<void> {
+    return this.#troubleCoordinator(this.#away, hosts, forMs)
+  }
+
+  async #troubleCoordinator(how: Set<string>, hosts: readonly SimulatedHost[], forMs: number): Promise<void> {
     if (this.#over) return
     for (const { name } of hosts) how.add(name)
     await this.#universe.world.pause(forMs)
@@ -244,6 +263,7 @@ export class FaultSchedule {
     const { hosts, network } = this.#universe
     this.#away.clear()
     this.#unsure.clear()
+    this.#blind.clear()
     network.delayMs = USUAL_DELAY_MS
     network.heal()
     for (const host of hosts) {

@@ -30,7 +30,7 @@ export class SimulatedNetwork {
   /** Link -> how many faults cut it now. */
   readonly #cut = new Map<string, number>()
   /** Messages that wait for their link to heal. */
-  #held: { readonly link: string; readonly go: () => void }[] = []
+  #held: { readonly link: string; readonly go: () => void; readonly arrive: () => void }[] = []
   /** Mean one-way delay in milliseconds; a slow link has more. */
   delayMs = 0.3
 
@@ -60,6 +60,14 @@ export class SimulatedNetwork {
     this.#deliverHeld()
   }
 
+  /** Lets through what waits at a cut link, which stays cut. */
+  deliverHeld(from: NetworkHost, to: NetworkHost): void {
+    const name = linkName(from, to)
+    const held = this.#held.filter(({ link }) => link === name)
+    this.#held = this.#held.filter(({ link }) => link !== name)
+    for (const { arrive } of held) this.world.after(this.#delay(), arrive)
+  }
+
   #deliverHeld(): void {
     const held = this.#held
     this.#held = held.filter(({ link }) => this.#cut.has(link))
@@ -83,7 +91,7 @@ export class SimulatedNetwork {
     const link = linkName(from, to)
     const at = Math.max(this.world.now + this.#delay(), notBefore)
     const go = (): void => {
-      if (this.#cut.has(link)) this.#held.push({ link, go })
+      if (this.#cut.has(link)) this.#held.push({ link, go, arrive })
       else arrive()
     }
     this.world.after(at - this.world.now, go)

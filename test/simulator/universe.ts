@@ -29,6 +29,7 @@ import { Coincidences } from './coincidences.ts'
 import { FaultSchedule } from './faults.ts'
 import { History, SECTOR_BYTES } from './history.ts'
 import { SimulatedNetwork } from './network.ts'
+import { Plots } from './plots.ts'
 import { checkEnd, checkEquality, checkIntents } from './replica-checks.ts'
 import { SimulatedCoordinator } from './simulated-coordinator.ts'
 import { SimulatedHost } from './simulated-host.ts'
@@ -62,6 +63,7 @@ export class Universe {
   readonly hosts: SimulatedHost[] = []
   readonly faults: FaultSchedule
   readonly coincidences: Coincidences
+  readonly plots: Plots
   readonly administrator: Administrator
   readonly transitions = new Transitions()
   readonly #seed: number
@@ -86,6 +88,7 @@ export class Universe {
     this.sr = this.#random.uuid() as SrId
     this.faults = new FaultSchedule(this)
     this.coincidences = new Coincidences(this)
+    this.plots = new Plots(this)
     this.administrator = new Administrator(this)
     this.coordinator = new SimulatedCoordinator({
       clock: { now: () => this.world.now as Millis, after: (ms, action) => this.world.after(ms, action) },

@@ -1,0 +1,167 @@
+/**
+ * Faults in the one order in which a mistake would show. Each follows a reason of the protocol for a step that it takes,
+ * and would cost something if the step were not taken: the page about the mirror protocol tells which.
+ */
+import { replicasOf } from '../../core/mirror/volume-change.ts'
+import { type Guest } from './guest.ts'
+import { type SimulatedHost } from './simulated-host.ts'
+import { type SimulatedVolume } from './simulated-volume.ts'
+import { type Universe } from './universe.ts'
+import { type SeededRandom } from './world.ts'
+
+/** An open volume and those who take part in it. */
+interface Stage {
+  readonly volume: SimulatedVolume
+  readonly primary: SimulatedHost
+  /** Other hosts with a replica. */
+  readonly holders: readonly SimulatedHost[]
+  readonly guest: Guest | undefined
+}
+
+export class Plots {
+  readonly #universe: Universe
+  readonly #random: SeededRandom
+
+  constructor(universe: Universe) {
+    this.#universe = universe
+    this.#random = universe.world.random.fork()
+  }
+
+  /** Plays one of them on a volume that is open now. */
+  async play(): Promise<void> {
+    const stage = this.#stage()
+    if (stage === null) return
+    const plots = {
+      'an answer is late': async () => this.#lateAnswer(stage),
+      'a primary comes back to replicas that were started anew': async () => this.#comeBack(stage),
+      'a sync is forgotten': async () => this.#forgetSync(stage),
+      'it is in doubt who is back': async () => this.#doubtReturn(stage),
+    } as const
+    const name = this.#random.pick(Object.keys(plots) as (keyof typeof plots)[])
+    this.#universe.world.log('FAULT', `${name}, of ${stage.volume.key.slice(0, 8)} on ${stage.primary.name}`)
+    this.#universe.faults.count(name)
+    return plots[name]()
+  }
+
+  #stage(): Stage | null {
+    const { volumes, hosts } = this.#universe
+    const volume = this.#random.pick(volumes)
+    const state = this.#universe.stateOf(volume)
+    const primary = hosts.find(({ id }) => id === state.primary)
+    if (primary?.running !== true) return null
+    const others = replicasOf(state).filter(({ host, inSync }) => inSync && host !== primary.id)
+    const holders = others.map(({ host }) => hosts.find(({ id }) => id === host)!)
+    if (holders.length === 0) return null
+    const guest = volume.guests.findLast(({ process }) => process === primary.process)
+    return { volume, primary, holders: this.#random.shuffled(holders), guest }
+  }
+
+  #isActive(): boolean {
+    return this.#universe.coincidences.active
+  }
+
+  /**
+   * The last heartbeat that a replica received is answered, and the answer is on its way for nearly as long as a call may
+   * take. A primary that counted the promise from there would rely on it when it is over, and read what is old.
+   */
+  async #lateAnswer({ volume, primary, holders, guest }: Stage): Promise<void> {
+    const { faults, network, hosts, world } = this.#universe
+    const random = this.#random
+    const lastsMs = random.between(6_000, 8_000)
+    guest?.onlyRead(world.now + lastsMs)
+    const lateMs = random.between(1_000, 1_450)
+    // One heartbeat still arrives; then nothing more does, and its answer waits.
+    for (const other of holders) network.cut(other, primary)
+    await world.pause(random.between(250, 320))
+    void faults.isolate(primary, hosts, true, lastsMs)
+    world.after(lateMs - 300, () => {
+      for (const other of holders) {
+        network.deliverHeld(other, primary)
+        network.join(other, primary)
+      }
+    })
+    await this.#takeElsewhere(volume, holders[0]!, 8, 500)
+  }
+
+  /**
+   * A primary that others have given up comes back to them before it hears of that from the coordinator, and a replica
+   * that had accepted a higher epoch was started anew meanwhile.
+   */
+  async #comeBack({ volume, primary, holders, guest }: Stage): Promise<void> {
+    const { faults, coincidences, hosts, world } = this.#universe
+    const random = this.#random
+    const taker = holders[0]!
+    const awayMs = random.between(3_800, 6_000)
+    if (random.chance(0.5)) guest?.onlyRead(world.now + awayMs * random.between(0.5, 2))
+    void faults.isolate(primary, hosts, false, awayMs)
+    void faults.withoutCoordinator([primary], awayMs + random.between(1_000, 5_000))
+    const until = world.now + awayMs
+    await this.#takeElsewhere(volume, taker, 6, 800)
+    if (world.now < until) await world.pause(until - world.now - random.between(0, 400))
+    if (!coincidences.active) return
+    for (const holder of holders) {
+      if (!random.chance(0.7)) continue
+      void faults.withoutCoordinator([holder], random.between(200, 3_000))
+      void faults.kill(holder, random.between(5, 200))
+    }
+  }
+
+  /**
+   * Blocks are written for the first time, and a process that holds them dies while it makes that durable. The next one
+   * finds in the page cache what the disk may not have. Then the guest flushes, and all power goes.
+   */
+  async #forgetSync({ primary, holders, guest }: Stage): Promise<void> {
+    const { faults, hosts, world } = this.#universe
+    const random = this.#random
+    if (guest === undefined) return
+    guest.scatter(2 + random.below(6))
+    await world.pause(random.between(2, 30))
+    guest.flushNow()
+    await world.pause(random.between(0.3, 4))
+    const victim = random.chance(0.5) ? holders[0]! : primary
+    await faults.kill(victim, random.between(10, 250))
+    await world.pause(random.between(50, 600))
+    guest.flushNow()
+    await world.pause(random.between(20, 1_500))
+    if (this.#isActive())
+      await faults.cutPower(random.chance(0.8) ? hosts : [victim], random.between(200, 2_000))
+  }
+
+  /**
+   * A replica is back, and its primary does not learn that the record says so. The replica goes again at once, the
+   * primary goes on without it for a moment and is cut off, and the replica, which the record trusts, is taken.
+   */
+  async #doubtReturn({ volume, primary, holders }: Stage): Promise<void> {
+    const { faults, hosts, world } = this.#universe
+    const random = this.#random
+    const holder = holders[0]!
+    const isBack = (): boolean =>
+      replicasOf(this.#universe.stateOf(volume)).some(({ host, inSync }) => inSync && host === holder.id)
+    await faults.kill(holder, random.between(450, 1_500))
+    const limit = world.now + 8_000
+    while (this.#isActive() && isBack() && world.now < limit) await world.pause(5)
+    if (!this.#isActive() || isBack()) return
+    // From here the primary learns of nothing that it does, and most of it is done.
+    void faults.doubtEverything(primary, random.between(2_000, 6_000))
+    while (this.#isActive() && !isBack() && world.now < limit) await world.pause(1)
+    if (!this.#isActive() || !isBack()) return
+    await world.pause(random.between(0, 20))
+    void faults.kill(holder, random.between(100, 1_500))
+    await world.pause(random.between(50, 900))
+    void faults.isolate(primary, hosts, true, random.between(6_000, 9_000))
+    await this.#takeElsewhere(volume, holder, 5, 1_200)
+  }
+
+  async #takeElsewhere(
+    volume: SimulatedVolume,
+    taker: SimulatedHost,
+    attempts: number,
+    gapMs: number
+  ): Promise<void> {
+    const { administrator, world } = this.#universe
+    for (let attempt = 0; attempt < attempts && this.#isActive(); attempt++) {
+      await world.pause(this.#random.between(0, gapMs))
+      await administrator.take(volume, taker)
+    }
+  }
+}
