@@ -3,7 +3,7 @@ import { hasCode, XosanError } from '../core/errors.ts'
 import { datapathIndexOf } from '../core/placement/datapath-index.ts'
 import { type Clock, pause } from '../core/ports/clock.ts'
 import { millis, type VolumeKey } from '../core/units.ts'
-import { RpcClient } from '../rpc/client.ts'
+import { type RpcCaller, RpcClient } from '../rpc/client.ts'
 import {
   datapathApi,
   type DatapathMethod,
@@ -23,26 +23,31 @@ const RESTART_POLL_MS = 100
 export const datapathSocket = (runDirectory: string, index: number): string =>
   join(runDirectory, `datapath-${index}.sock`)
 
+/** Clients of this host's datapath processes, over their unix sockets. */
+export const datapathClients = (runDirectory: string, count: number, clock: Clock): RpcCaller[] =>
+  Array.from({ length: count }, (_, index) => {
+    const address = datapathSocket(runDirectory, index)
+    return new RpcClient({
+      address,
+      clock,
+      unreachable: reason => new XosanError('DATAPATH_UNREACHABLE', { index, reason }),
+    })
+  })
+
 interface Answer {
   readonly index: number
   readonly status: DatapathResult<'datapath.status'> | null
 }
 
-/** The datapath processes of this host, over their unix sockets. */
+/** The datapath processes of this host. */
 export class Datapaths implements LocalDatapath {
-  readonly #clients: readonly RpcClient[]
+  readonly #clients: readonly RpcCaller[]
   readonly #clock: Clock
 
-  constructor({ runDirectory, count, clock }: { runDirectory: string; count: number; clock: Clock }) {
+  /** @param clients one for each process, in the order of their indexes */
+  constructor(clients: readonly RpcCaller[], clock: Clock) {
+    this.#clients = clients
     this.#clock = clock
-    this.#clients = Array.from({ length: count }, (_, index) => {
-      const address = datapathSocket(runDirectory, index)
-      return new RpcClient({
-        address,
-        clock,
-        unreachable: reason => new XosanError('DATAPATH_UNREACHABLE', { index, reason }),
-      })
-    })
   }
 
   /**

@@ -3,24 +3,36 @@ import { datapathIndexOf } from '../core/placement/datapath-index.ts'
 import { type Clock } from '../core/ports/clock.ts'
 import { type HostId, type VolumeKey } from '../core/units.ts'
 import { type HostRecord } from '../cluster/records.ts'
-import { RpcClient } from '../rpc/client.ts'
+import { type RpcCaller, RpcClient } from '../rpc/client.ts'
 import { datapathApi, type DatapathParams, type DatapathResult } from '../rpc/datapath-api.ts'
 import { peerApi, type PeerMethod, type PeerParams, type PeerResult } from '../rpc/peer-api.ts'
 import { type PeerDialer } from '../trust/trusted-transport.ts'
 import { type HostAgent, type ReplicaMethod } from '../volume/context.ts'
 
 interface RemoteHostsOptions {
-  readonly clock: Clock
   /** Of all hosts, as they are now. */
   readonly records: () => readonly HostRecord[]
-  /** How a host is called; undefined in clear. @throws XosanError NOT_IN_CLUSTER */
-  readonly dialer: (host: HostId) => PeerDialer | undefined
+  /** Makes a client of a port of a host. @throws XosanError NOT_IN_CLUSTER */
+  readonly connect: (record: HostRecord, port: number) => RpcCaller
 }
 
-/** The other hosts, over TCP; connections are made when first needed and kept. */
+/** Connects over TCP. @param dialer how a host is called; undefined in clear */
+export const connectOverTcp =
+  (clock: Clock, dialer: (host: HostId) => PeerDialer | undefined): RemoteHostsOptions['connect'] =>
+  ({ host, address, name }, port) => {
+    const secured = dialer(host)
+    return new RpcClient({
+      address: { host: address, port },
+      ...(secured === undefined ? {} : { dialer: secured }),
+      clock,
+      unreachable: reason => new XosanError('PEER_UNREACHABLE', { host: name, reason }),
+    })
+  }
+
+/** The other hosts; connections are made when first needed and kept. */
 export class RemoteHosts {
   readonly #options: RemoteHostsOptions
-  readonly #clients = new Map<string, RpcClient>()
+  readonly #clients = new Map<string, RpcCaller>()
 
   constructor(options: RemoteHostsOptions) {
     this.#options = options
@@ -37,17 +49,11 @@ export class RemoteHosts {
     for (const client of this.#clients.values()) client.close()
   }
 
-  #client({ host, address, name }: HostRecord, port: number): RpcClient {
-    const key = `${host} ${address} ${port}`
+  #client(record: HostRecord, port: number): RpcCaller {
+    const key = `${record.host} ${record.address} ${port}`
     const known = this.#clients.get(key)
     if (known !== undefined) return known
-    const dialer = this.#options.dialer(host)
-    const client = new RpcClient({
-      address: { host: address, port },
-      ...(dialer === undefined ? {} : { dialer }),
-      clock: this.#options.clock,
-      unreachable: reason => new XosanError('PEER_UNREACHABLE', { host: name, reason }),
-    })
+    const client = this.#options.connect(record, port)
     this.#clients.set(key, client)
     return client
   }
@@ -55,9 +61,9 @@ export class RemoteHosts {
 
 class RemoteHost implements HostAgent {
   readonly #record: HostRecord
-  readonly #client: (port: number) => RpcClient
+  readonly #client: (port: number) => RpcCaller
 
-  constructor(record: HostRecord, client: (port: number) => RpcClient) {
+  constructor(record: HostRecord, client: (port: number) => RpcCaller) {
     this.#record = record
     this.#client = client
   }

@@ -3,7 +3,6 @@
  * not reach everybody. Each task may be repeated at any time and by several hosts at once; none takes anything away
  * that a record still names.
  */
-import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { reasonOf } from '../core/errors.ts'
 import { type Operation, type VolumeState } from '../core/mirror/volume-record.ts'
@@ -18,7 +17,7 @@ import { removeSr } from '../volume/sr/remove.ts'
 import { removeVolume } from '../volume/volumes/volume-record.ts'
 import { type Log } from './log.ts'
 import { StaleVolumes } from './stale-volumes.ts'
-import { type Stores } from './stores.ts'
+import { type HostStores } from './stores.ts'
 
 /** One task of a round may take this long; what is not done then is tried in the next round. */
 const TASK_MS = 20_000
@@ -35,7 +34,7 @@ const ROUNDS_PER_LOOK = 12
 
 interface JanitorOptions {
   readonly context: VolumeContext
-  readonly stores: Pick<Stores, 'attached' | 'space'>
+  readonly stores: Pick<HostStores, 'attached' | 'space' | 'volumeNames'>
   readonly log: Log
   readonly intervalMs: Millis
   /** Run with each round: compares the datapath processes with the references. */
@@ -264,7 +263,7 @@ export class Janitor {
     const warnings: string[] = []
     const doomed = new Set(context.metadata.tombstones(context.host).map(({ record }) => record.volume))
     for (const { sr, directory } of await stores.attached()) {
-      const names = await readdir(join(directory, 'volumes')).catch(() => [])
+      const names = await stores.volumeNames(directory)
       for (const name of names) {
         const volume = name as VolumeKey
         const isHere = context.metadata

@@ -1,13 +1,12 @@
 /**
  * xosand, the control plane of one host: answers xapi's calls and keeps the metadata. It never moves guest bytes, so
  * it may be ended and started at any time. Read from top to bottom: configuration, ports, catalogue, cluster,
- * datapath, sockets.
+ * datapath, control plane, sockets.
  */
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type z } from 'zod'
-import { CatalogueFollower } from '../catalogue/follower.ts'
 import { openCatalogue } from '../catalogue/open.ts'
 import { hostKey, REVOKED_KEY } from '../cluster/keys.ts'
 import { serialiseHostRecord, type HostRecord } from '../cluster/records.ts'
@@ -23,11 +22,9 @@ import { RpcServer, type RpcServerEvent } from '../rpc/server.ts'
 import { type Json } from '../rpc/wire.ts'
 import { TrustDirectory } from '../trust/trust-directory.ts'
 import { type Caller } from '../trust/caller.ts'
-import { type HostAgent, type VolumeContext } from '../volume/context.ts'
+import { type HostAgent } from '../volume/context.ts'
 import { Deadline } from '../volume/deadline.ts'
-import { KeyedQueue } from '../volume/keyed-queue.ts'
-import { Operations } from '../volume/operations.ts'
-import { References } from '../volume/references.ts'
+import { ReferenceFile } from '../volume/reference-file.ts'
 import { ClusterService } from './cluster/cluster-service.ts'
 import { CertificateRenewal } from './cluster/certificate-renewal.ts'
 import { trustPath } from './cluster/cluster-file.ts'
@@ -38,20 +35,16 @@ import { createPool } from './cluster/pool.ts'
 import { Revocation } from './cluster/revocation.ts'
 import { createSuccession } from './cluster/create-succession.ts'
 import { readConfig, type Config } from './config.ts'
-import { Datapaths } from './datapaths.ts'
-import { RemoteHosts } from './hosts.ts'
+import { ControlPlane } from './control-plane.ts'
+import { datapathClients, Datapaths } from './datapaths.ts'
+import { connectOverTcp, RemoteHosts } from './hosts.ts'
 import { lockInstance } from './instance-lock.ts'
-import { Janitor } from './janitor.ts'
 import { createLog, type Log } from './log.ts'
-import { CatalogueMetadata } from './metadata.ts'
 import { createNodeClock } from './ports/node-clock.ts'
 import { nodeRandom } from './ports/node-random.ts'
-import { reconcileDatapaths } from './reconcile.ts'
 import { controlMethods } from './rpc/control-methods.ts'
-import { LocalHost, peerMethods } from './rpc/peer-methods.ts'
 import { shutDownOnSignal } from './shutdown.ts'
 import { Stores } from './stores.ts'
-import { MeasuredUsage } from './usage.ts'
 
 /**
  * How long a start waits until the coordinator knows this host: an SR that is created right after takes in all hosts
@@ -92,35 +85,21 @@ async function main(config: Config, log: Log): Promise<void> {
   // Catalogue
   const { catalogue, damaged } = openCatalogue(join(stateDirectory, 'catalogue.db'))
   if (damaged !== null) log.error('the catalogue was damaged and is filled anew', { ...damaged })
-  const follower = new CatalogueFollower({
-    catalogue,
-    coordinator,
-    clock,
-    random,
-    unreadable: ({ key, reason }) => log.error('a record cannot be read', { key, reason }),
-    interrupted: error =>
-      error === null
-        ? log.info('following the coordinator')
-        : log.warn('not following the coordinator', { reason: error.message }),
-  })
-  const metadata = new CatalogueMetadata(catalogue, follower, clock)
 
   // Cluster and datapath
-  const datapaths = new Datapaths({ runDirectory, count: config.datapaths, clock })
+  const datapaths = new Datapaths(datapathClients(runDirectory, config.datapaths, clock), clock)
   const stores = new Stores({
     host: host.uuid,
     stateDirectory,
     defaultPath: config.defaultPath,
     reload: () => datapaths.reload('store.reload'),
   })
-  const operations = new Operations(host.uuid, random)
-  const references = new References(join(runDirectory, 'references.json'), boot)
   const holder = (): HostId | null => {
-    const sr = cluster.file === null ? null : metadata.sr(cluster.file.sr)
+    const sr = cluster.file === null ? null : plane.metadata.sr(cluster.file.sr)
     return sr === null ? null : (sr.authority ?? sr.createdBy)
   }
   const isSucceeding = (): boolean =>
-    cluster.file !== null && metadata.sr(cluster.file.sr)?.succession !== undefined
+    cluster.file !== null && plane.metadata.sr(cluster.file.sr)?.succession !== undefined
   const reloadCluster = async (): Promise<void> => {
     await cluster.reload()
     await datapaths.reload('cluster.reload')
@@ -139,32 +118,11 @@ async function main(config: Config, log: Log): Promise<void> {
     },
     reload: reloadCluster,
   })
-  const peers = peerMethods({
-    host: host.uuid,
-    version: packageJson.version,
-    stores,
-    datapaths,
-    operations,
-    references,
-    renewal,
-    revoke: async id => {
-      if (revocation === null) throw new XosanError('NOT_IN_CLUSTER', {})
-      await revocation.revoke(id)
-    },
-    carryOutTombstones: async () => {
-      // The volumes may have been destroyed a moment ago, on another host.
-      await metadata.synchronise(timing.coordinatorCallMs)
-      await janitor.carryOutTombstones(Number.POSITIVE_INFINITY)
-    },
-  })
-  const localHost = new LocalHost(host.uuid, peers, datapaths)
   const remoteHosts = new RemoteHosts({
-    clock,
-    records: () => metadata.hosts(),
-    dialer: id => cluster.dialer(id),
+    records: () => plane.metadata.hosts(),
+    connect: connectOverTcp(clock, id => cluster.dialer(id)),
   })
-  const agent = (id: HostId): HostAgent => (id === host.uuid ? localHost : remoteHosts.agent(id))
-  const usage = new MeasuredUsage({ host: host.uuid, clock, agent })
+  const agent = (id: HostId): HostAgent => plane.context.agent(id)
   const etcdPart =
     config.coordinator.kind === 'etcd'
       ? new EtcdPart({
@@ -210,33 +168,35 @@ async function main(config: Config, log: Log): Promise<void> {
     renewal,
     etcdPart,
   })
-  const context: VolumeContext = {
+
+  // Control plane
+  const plane: ControlPlane = new ControlPlane({
     host: host.uuid,
-    defaultPath: config.defaultPath,
     version: packageJson.version,
-    cluster: clusterService,
-    coordinator,
-    metadata,
-    agent,
-    datapath: datapaths,
-    stores,
-    usage,
-    references,
-    datapathQueue: new KeyedQueue(),
-    operations,
-    replicasInTheMaking: new Set(),
+    defaultPath: config.defaultPath,
+    coordinatorCallMs: timing.coordinatorCallMs,
+    janitorIntervalMs: millis(timing.janitorIntervalMs),
     clock,
     random,
-    warn: (message, facts) => log.warn(message, facts),
-  }
-  const janitor = new Janitor({
-    context,
-    stores,
     log,
-    intervalMs: millis(timing.janitorIntervalMs),
-    reconcile: () => reconcileDatapaths(context, datapaths, log),
+    coordinator,
+    catalogue,
+    datapaths,
+    stores,
+    references: new ReferenceFile(join(runDirectory, 'references.json'), boot),
+    cluster: clusterService,
+    trust: {
+      'trust.renew': async (params, caller) => renewal.renew(params, caller),
+      'trust.retire': async (params, caller) => renewal.retire(params, caller),
+      'trust.revoke': async ({ host: removed }) => {
+        if (revocation === null) throw new XosanError('NOT_IN_CLUSTER', {})
+        await revocation.revoke(removed)
+        return null
+      },
+    },
+    otherHost: id => remoteHosts.agent(id),
   })
-  follower.subscribe(({ keys }) => janitor.noticed(keys))
+  const { context, follower, janitor, usage } = plane
 
   // Sockets
   const warnings = () => [
@@ -265,7 +225,7 @@ async function main(config: Config, log: Log): Promise<void> {
   }
   const peer = new RpcServer({ log: logEvent(log, 'peer') })
   for (const method of Object.keys(peerApi) as PeerMethod[]) {
-    serve(peer, method, peerApi[method].params, peers[method])
+    serve(peer, method, peerApi[method].params, plane.peerMethods[method])
   }
   const controlSocket = join(runDirectory, 'control.sock')
   // On the loopback, whoever finds a host up may make an SR of all that are registered. Elsewhere hosts join one by one,

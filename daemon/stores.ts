@@ -45,6 +45,10 @@ interface StoresOptions {
   readonly reload: () => Promise<void>
 }
 
+/** The stores as the control plane needs them. */
+export type HostStores = Omit<LocalStores, 'space'> &
+  Pick<Stores, 'checkPath' | 'prepare' | 'remove' | 'attached' | 'volumeNames' | 'space'>
+
 export class Stores implements LocalStores {
   readonly #options: StoresOptions
   readonly #file: string
@@ -187,6 +191,11 @@ export class Stores implements LocalStores {
   /** The stores that the datapath processes are told of. */
   async attached(): Promise<StoresFile['stores']> {
     return (await this.#read()).stores
+  }
+
+  /** Names below `volumes` of a store's directory, where each replica has one. */
+  async volumeNames(directory: string): Promise<string[]> {
+    return readdir(join(directory, 'volumes')).catch(() => [])
   }
 
   async #register(entry: StoresFile['stores'][number]): Promise<void> {

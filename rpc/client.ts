@@ -18,6 +18,18 @@ interface RpcClientOptions {
   readonly unreachable?: (reason: string) => XosanError
 }
 
+/** Calls methods of one other process. */
+export interface RpcCaller {
+  /** @throws XosanError as `RpcClient.call` */
+  call<R>(
+    method: string,
+    params: Readonly<Record<string, unknown>>,
+    schema: z.ZodType<R>,
+    options: { readonly deadlineMs: number }
+  ): Promise<R>
+  close(): void
+}
+
 /** One connection, made or in the making, and the calls that wait on it. */
 interface Connection {
   readonly socket: Socket
@@ -35,7 +47,7 @@ interface Connection {
  * Calls methods of an RpcServer. Connects at the first call, and again at the next call after the connection was
  * lost; calls of one client share a connection and run at the same time.
  */
-export class RpcClient {
+export class RpcClient implements RpcCaller {
   readonly #options: RpcClientOptions
   readonly #unreachable: (reason: string) => XosanError
   #connection: Connection | null = null

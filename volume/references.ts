@@ -1,25 +1,23 @@
-import { readFileSync } from 'node:fs'
-import { rename, writeFile } from 'node:fs/promises'
-import { z } from 'zod'
 import { type SrId, type VolumeKey } from '../core/units.ts'
-import { srId, volumeKey } from '../rpc/identifiers.ts'
-
-const fileSchema = z.object({
-  version: z.literal(1),
-  /** Domains do not outlive the boot that they were started in, and neither do their references. */
-  boot: z.string(),
-  volumes: z.array(
-    z.object({
-      sr: srId,
-      volume: volumeKey,
-      attached: z.array(z.string()),
-      activated: z.array(z.string()),
-    })
-  ),
-})
 
 /** How a domain holds a volume. */
 export type Hold = 'attached' | 'activated'
+
+/** Which domains hold a volume. */
+export interface HeldVolume {
+  readonly sr: SrId
+  readonly volume: VolumeKey
+  readonly attached: readonly string[]
+  readonly activated: readonly string[]
+}
+
+/** Where the references are kept. */
+export interface ReferenceStore {
+  /** What was saved last, in this boot: domains do not outlive the boot that they were started in. */
+  load(): readonly HeldVolume[]
+  /** Outlives the process when it returns; need not outlive the boot. */
+  save(volumes: readonly HeldVolume[]): Promise<void>
+}
 
 interface Holders {
   readonly sr: SrId
@@ -29,19 +27,16 @@ interface Holders {
 
 /**
  * Which domains of this host hold which volumes. xapi calls once per domain and may repeat itself; the datapath
- * process learns only of the first and of the last. Kept in a file so that a restart of xosand forgets nobody.
+ * process learns only of the first and of the last. Kept in a store so that a restart of xosand forgets nobody.
  */
 export class References {
-  readonly #file: string
-  readonly #boot: string
+  readonly #store: ReferenceStore
   readonly #volumes = new Map<VolumeKey, Holders>()
   #saved: Promise<void> = Promise.resolve()
 
-  /** @param boot the kernel's boot id: references of another boot are dropped */
-  constructor(file: string, boot: string) {
-    this.#file = file
-    this.#boot = boot
-    for (const entry of this.#load()) {
+  constructor(store: ReferenceStore) {
+    this.#store = store
+    for (const entry of store.load()) {
       this.#volumes.set(entry.volume, {
         sr: entry.sr,
         attached: new Set(entry.attached),
@@ -83,17 +78,7 @@ export class References {
     await this.#save()
   }
 
-  #load(): z.infer<typeof fileSchema>['volumes'] {
-    try {
-      const file = fileSchema.parse(JSON.parse(readFileSync(this.#file, 'utf8')))
-      return file.boot === this.#boot ? file.volumes : []
-    } catch {
-      // Missing at the first start after a boot; it is replaced as a whole, so it is never half-written.
-      return []
-    }
-  }
-
-  /** Writes the file anew. Not synced: it need not outlive the boot, only the process. */
+  /** Saves one after the other; each what is so when its turn comes. */
   async #save(): Promise<void> {
     this.#saved = this.#saved
       .catch(() => undefined)
@@ -104,11 +89,7 @@ export class References {
           attached: [...attached],
           activated: [...activated],
         }))
-        const unfinished = `${this.#file}.new`
-        await writeFile(unfinished, JSON.stringify({ version: 1, boot: this.#boot, volumes }), {
-          mode: 0o600,
-        })
-        await rename(unfinished, this.#file)
+        await this.#store.save(volumes)
       })
     await this.#saved
   }

@@ -6,9 +6,8 @@ import { type Operations } from '../../volume/operations.ts'
 import { type References } from '../../volume/references.ts'
 import { type HostAgent, type ReplicaMethod } from '../../volume/context.ts'
 import { type DatapathParams, type DatapathResult } from '../../rpc/datapath-api.ts'
-import { type CertificateRenewal } from '../cluster/certificate-renewal.ts'
 import { type Datapaths } from '../datapaths.ts'
-import { type Stores } from '../stores.ts'
+import { type HostStores } from '../stores.ts'
 
 /** What this host does for the others' xosand, and for its own. */
 export type PeerMethods = {
@@ -18,16 +17,17 @@ export type PeerMethods = {
   ) => Promise<PeerResult<M>>
 }
 
+/** Those that are about certificates. */
+export type TrustMethods = Pick<PeerMethods, Extract<PeerMethod, `trust.${string}`>>
+
 interface PeerOptions {
   readonly host: HostId
   readonly version: string
-  readonly stores: Stores
+  readonly stores: HostStores
   readonly datapaths: Datapaths
   readonly operations: Operations
   readonly references: References
-  readonly renewal: CertificateRenewal
-  /** @throws XosanError AUTHORITY_ELSEWHERE, NOT_IN_CLUSTER */
-  readonly revoke: (host: HostId) => Promise<void>
+  readonly trust: TrustMethods
   /** Deletes the replicas that tombstones name, before a store is removed. */
   readonly carryOutTombstones: () => Promise<void>
 }
@@ -36,9 +36,9 @@ interface PeerOptions {
 const RESYNC_MS = 10_000
 
 export function peerMethods(options: PeerOptions): PeerMethods {
-  const { host, version, stores, datapaths, operations, references, renewal, revoke, carryOutTombstones } =
-    options
+  const { host, version, stores, datapaths, operations, references, trust, carryOutTombstones } = options
   return {
+    ...trust,
     'host.ping': async () => ({ host, version }),
     'host.checkPath': async ({ path }) => stores.checkPath(path),
     'host.prepareStore': async ({ sr, store, path }) => stores.prepare(sr, store, path),
@@ -53,12 +53,6 @@ export function peerMethods(options: PeerOptions): PeerMethods {
     'host.volumes': async () => ({
       volumes: (await datapaths.status()).flatMap(({ status }) => status?.volumes ?? []),
     }),
-    'trust.renew': async (params, caller) => renewal.renew(params, caller),
-    'trust.retire': async (params, caller) => renewal.retire(params, caller),
-    'trust.revoke': async ({ host: removed }) => {
-      await revoke(removed)
-      return null
-    },
     'host.resync': async ({ sr, volume }) => datapaths.call('volume.resync', { sr, volume }, RESYNC_MS),
   }
 }

@@ -13,11 +13,17 @@ import {
 import { volumeStatus } from './status.ts'
 import { type StoreFinder } from './store-finder.ts'
 
+/** The guests' sockets, as what xosand asks needs them. */
+export type GuestListeners = Pick<
+  GuestSockets,
+  'open' | 'close' | 'disconnect' | 'socketOf' | 'connectionsTo'
+>
+
 interface ControlOptions {
   readonly index: number
   readonly node: DatapathNode
-  readonly guests: GuestSockets
-  readonly stores: StoreFinder
+  readonly guests: GuestListeners
+  readonly stores: Pick<StoreFinder, 'reload'>
   /** Looks again at which cluster the host is in. */
   readonly reloadCluster: () => Promise<void>
   readonly isOurs: (volume: VolumeKey) => boolean
@@ -25,11 +31,17 @@ interface ControlOptions {
 
 /** Serves what this host's xosand asks: every method of `rpc/datapath-api.ts`. */
 export function serveControl(server: RpcServer, options: ControlOptions): void {
-  const handlers = { ...volumeMethods(options), ...replicaMethods(options.node, options.isOurs) }
+  const handlers = controlHandlers(options)
   for (const method of Object.keys(datapathApi) as DatapathMethod[]) {
     register(server, method, datapathApi[method].params, handlers[method])
   }
 }
+
+/** What answers each method, without a socket. */
+export const controlHandlers = (options: ControlOptions): DatapathHandlers<DatapathMethod> => ({
+  ...volumeMethods(options),
+  ...replicaMethods(options.node, options.isOurs),
+})
 
 function volumeMethods({
   index,

@@ -1,12 +1,12 @@
 import { REGION_BYTES, byteLength, epoch } from '../../core/units.ts'
 import { type VolumeStatus } from '../../rpc/datapath-api.ts'
 import { type ServedVolume } from './datapath-node.ts'
-import { type GuestSockets } from './guest-sockets.ts'
+import { type GuestListeners } from './control-server.ts'
 
 /** What this process tells of a volume that it has attached or open. */
 export function volumeStatus(
   { sr, volume, device, mirror }: ServedVolume,
-  guests: GuestSockets
+  guests: GuestListeners
 ): VolumeStatus {
   const socket = guests.socketOf(volume)
   const phase = mirror?.phase ?? 'closed'

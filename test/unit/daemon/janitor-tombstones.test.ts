@@ -50,7 +50,11 @@ describe('the janitor, of replicas that are to be deleted', () => {
     janitor = new Janitor({
       // Only what tombstones need.
       context: context as unknown as VolumeContext,
-      stores: { attached: async () => [], space: async () => assert.fail('no store is attached') },
+      stores: {
+        attached: async () => [],
+        space: async () => assert.fail('no store is attached'),
+        volumeNames: async () => [],
+      },
       log: { error: silent, info: silent, debug: silent, warn: silent },
       intervalMs: millis(1),
       reconcile: async () => undefined,

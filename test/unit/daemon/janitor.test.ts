@@ -100,7 +100,11 @@ describe('the janitor, of closed volumes with a stale replica', () => {
     janitor = new Janitor({
       // Only what a round looks at.
       context: context as unknown as VolumeContext,
-      stores: { attached: async () => [], space: async () => assert.fail('no store is attached') },
+      stores: {
+        attached: async () => [],
+        space: async () => assert.fail('no store is attached'),
+        volumeNames: async () => [],
+      },
       log: { error: silent, info: silent, debug: silent, warn: message => warnings.push(message) },
       intervalMs: millis(INTERVAL_MS),
       reconcile: async () => undefined,

@@ -10,6 +10,7 @@ import { parseArguments } from '../../../volume/arguments.ts'
 import { flag, size, text } from '../../../volume/call.ts'
 import { configuration } from '../../../volume/call.ts'
 import { KeyedQueue } from '../../../volume/keyed-queue.ts'
+import { ReferenceFile } from '../../../volume/reference-file.ts'
 import { References } from '../../../volume/references.ts'
 import { smapiError } from '../../../volume/smapi-errors.ts'
 import { deviceConfigOf, parseDeviceConfig } from '../../../volume/sr/device-config.ts'
@@ -158,21 +159,21 @@ describe('references', () => {
   afterEach(() => rm(directory, { recursive: true }))
 
   it('outlive the process but not the boot', async () => {
-    const references = new References(file, 'boot 1')
+    const references = new References(new ReferenceFile(file, 'boot 1'))
     await references.add(SR, VOLUME, 'attached', '1')
     await references.add(SR, VOLUME, 'activated', '1')
     await references.add(SR, VOLUME, 'activated', '2')
-    const again = new References(file, 'boot 1')
+    const again = new References(new ReferenceFile(file, 'boot 1'))
     assert.ok(again.isHeld(VOLUME, 'attached'))
     assert.ok(again.isHeldByOthers(VOLUME, 'activated', '1'))
     assert.ok(!again.isHeldByOthers(VOLUME, 'attached', '1'))
     assert.ok(!again.isHeldByOthers(VOLUME, 'activated', ''))
     assert.deepEqual(again.volumes(), [{ sr: SR, volume: VOLUME }])
-    assert.deepEqual(new References(file, 'boot 2').volumes(), [])
+    assert.deepEqual(new References(new ReferenceFile(file, 'boot 2')).volumes(), [])
   })
 
   it('end with the last domain, or with all of them for an empty domain', async () => {
-    const references = new References(file, 'boot 1')
+    const references = new References(new ReferenceFile(file, 'boot 1'))
     for (const domain of ['1', '2']) await references.add(SR, VOLUME, 'attached', domain)
     await references.remove(VOLUME, 'attached', 'unknown')
     await references.remove(VOLUME, 'attached', '1')
@@ -180,11 +181,11 @@ describe('references', () => {
     await references.add(SR, VOLUME, 'attached', '3')
     await references.remove(VOLUME, 'attached', '')
     assert.deepEqual(references.volumes(), [])
-    assert.deepEqual(new References(file, 'boot 1').volumes(), [])
+    assert.deepEqual(new References(new ReferenceFile(file, 'boot 1')).volumes(), [])
   })
 
   it('start empty from a file that cannot be read', async () => {
     await writeFile(file, '{"version":1,"boot":')
-    assert.deepEqual(new References(file, 'boot 1').volumes(), [])
+    assert.deepEqual(new References(new ReferenceFile(file, 'boot 1')).volumes(), [])
   })
 })
