@@ -5,13 +5,13 @@
 import { parseKey, SRS_PREFIX, volumeStateKey } from '../../cluster/keys.ts'
 import { parseVolumeState } from '../../cluster/volume-state.ts'
 import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
-import { type ProcessIdentity, type Purpose } from '../../core/mirror/messages.ts'
+import { type ProcessIdentity, type Purpose, type ReplicaAddress } from '../../core/mirror/messages.ts'
 import { type MirrorTiming } from '../../core/mirror/timing.ts'
 import { type VolumeState } from '../../core/mirror/volume-record.ts'
 import { pause } from '../../core/ports/clock.ts'
 import { type Coordinator } from '../../core/ports/coordinator.ts'
 import { type Random } from '../../core/ports/random.ts'
-import { type HostId, type Millis, type SrId, type VolumeKey } from '../../core/units.ts'
+import { type HostId, type Millis, type SrId, type StoreId, type VolumeKey } from '../../core/units.ts'
 import { RecordStore } from '../mirror/record-store.ts'
 import { type ReplicaPeer } from '../mirror/replica-peer.ts'
 import { Mutex } from '../mirror/signal.ts'
@@ -21,6 +21,7 @@ import { localPeer } from './local-peer.ts'
 import { PeerProcess, type PeerTransport } from './peer-process.ts'
 import { ReplicaHost, type ReplicaHostOptions } from './replica-host.ts'
 import { Volume } from './volume.ts'
+import { requireWanted } from './wanted-replica.ts'
 import { within } from './within.ts'
 
 /** What must survive the process: which volumes are attached here, and which of them are activated. */
@@ -88,19 +89,12 @@ export class DatapathNode {
 
   /** The volumes that are attached or open here. */
   volumes(): ServedVolume[] {
-    return [...this.#volumes.values()].map(({ sr, key, device, mirror }) => ({
-      sr,
-      volume: key,
-      device,
-      mirror,
-    }))
+    return [...this.#volumes.values()].map(servedOf)
   }
 
   volume(key: VolumeKey): ServedVolume | null {
     const volume = this.#volumes.get(key)
-    return volume === undefined
-      ? null
-      : { sr: volume.sr, volume: key, device: volume.device, mirror: volume.mirror }
+    return volume === undefined ? null : servedOf(volume)
   }
 
   /**
@@ -225,6 +219,13 @@ export class DatapathNode {
       }
       return volume.device
     })
+  }
+
+  /** Makes the replica of a new volume, while it is wanted. @throws as `requireWanted` and `ReplicaHost.create` */
+  async makeReplica(address: Omit<ReplicaAddress, 'store'>, store: StoreId): Promise<void> {
+    await this.replicas.create(address, true, store, async () =>
+      requireWanted(this.#options.coordinator, address)
+    )
   }
 
   /**
@@ -488,9 +489,10 @@ export class DatapathNode {
   }
 }
 
-function progressOf(mirror: VolumeMirror): string {
-  return mirror
+const servedOf = ({ sr, key, device, mirror }: Volume): ServedVolume => ({ sr, volume: key, device, mirror })
+
+const progressOf = (mirror: VolumeMirror): string =>
+  mirror
     .replicas()
     .map(({ state, doneRegions }) => `${state} ${doneRegions}`)
     .join()
-}

@@ -48,24 +48,24 @@ export function requireOurs(volume: VolumeKey, isOurs: (volume: VolumeKey) => bo
 
 /** The methods that other hosts' xosand may call as well. */
 export function replicaMethods(
-  { replicas }: DatapathNode,
+  node: DatapathNode,
   isOurs: (volume: VolumeKey) => boolean
 ): DatapathHandlers<ReplicaMethod> {
   return {
     'replica.create': async ({ sr, volume, replica, store, layers, size }) => {
       requireOurs(volume, isOurs)
       // xosand makes replicas of new volumes only; one that takes the place of another is made by its primary.
-      await replicas.create({ sr, volume, replica, layers, size }, true, store)
+      await node.makeReplica({ sr, volume, replica, layers, size }, store)
       return null
     },
     'replica.delete': async ({ sr, volume, replica }) => {
       requireOurs(volume, isOurs)
-      await replicas.delete(sr, volume, replica)
+      await node.replicas.delete(sr, volume, replica)
       return null
     },
     'replica.stat': async ({ sr, volume }) => {
       requireOurs(volume, isOurs)
-      return { physicalBytes: byteLength(await replicas.physicalBytes(sr, volume)) }
+      return { physicalBytes: byteLength(await node.replicas.physicalBytes(sr, volume)) }
     },
   }
 }

@@ -138,7 +138,9 @@ export class ReplicaHost {
    *
    * @param blank the volume is certain to be empty everywhere; else all intents are set, so that whoever brings the
    * replica up to date copies all of it
-   * @param store id of the store that it must be in, where the caller knows it
+   * @param expected id of the store that it must be in, where the caller knows it
+   * @param allow asked when nothing else is under way at the volume's files, before anything is made; what it throws is
+   * the answer
    * @returns the id of the store that it is in, and of the replica: another one than asked for when one was left here
    * by an attempt that came to nothing
    * @throws STORE_MISSING, REPLICA_PRESENT, NO_SPACE, DISK_FAILED, REPLICA_BUSY
@@ -146,10 +148,12 @@ export class ReplicaHost {
   async create(
     address: Omit<ReplicaAddress, 'store'>,
     blank: boolean,
-    expected?: StoreId
+    expected?: StoreId,
+    allow?: () => Promise<void>
   ): Promise<CreatedReplica> {
     const { sr, volume, replica, layers, size } = address
     const make = async (): Promise<CreatedReplica> => {
+      await allow?.()
       const { id: store, disk } = await this.#options.store(sr)
       if (expected !== undefined && expected !== store) {
         throw new XosanError('STORE_MISSING', { sr, path: expected, reason: `the store here is ${store}` })

@@ -279,10 +279,6 @@ export class DatapathPool {
       replica: randomUUID() as string as ReplicaId,
       inSync: true,
     }))
-    for (const [index, host] of hosts.entries()) {
-      const { replica, store } = replicas[index]!
-      await host.call('replica.create', { sr, volume, replica, store, layers: [layer], size })
-    }
     const key = volumeStateKey(sr, volume)
     const state: VolumeState = {
       version: 1,
@@ -294,7 +290,12 @@ export class DatapathPool {
       layers: [layer],
       mirrors: [replicas],
     }
+    // First, as in the product: a replica is made only where a record names it.
     await this.coordinator.transact([], [{ key, value: serialiseVolumeState(key, state) }])
+    for (const [index, host] of hosts.entries()) {
+      const { replica, store } = replicas[index]!
+      await host.call('replica.create', { sr, volume, replica, store, layers: [layer], size })
+    }
     return { sr, volume, layer, hosts }
   }
 
