@@ -7,7 +7,7 @@ import { type Millis, type SrId } from '../../core/units.ts'
 import { Guest } from './guest.ts'
 import { SECTOR_BYTES } from './history.ts'
 import { type SimulatedHost } from './simulated-host.ts'
-import { type SimulatedVolume, VOLUME_BYTES } from './simulated-volume.ts'
+import { type SimulatedVolume } from './simulated-volume.ts'
 import { type Transitions } from './transitions.ts'
 import { type SimulatedProcess, type World } from './world.ts'
 
@@ -22,8 +22,17 @@ export interface Surroundings {
   problem(text: string): void
 }
 
+/** How the people of a universe reach a volume on a host. Each throws what it was told. */
+export interface VolumeAccess {
+  /** Attaches and activates it for a new guest. */
+  activate(volume: SimulatedVolume, host: SimulatedHost): Promise<void>
+  /** @param limitMs how long they have patience, in milliseconds; may be disregarded */
+  deactivate(volume: SimulatedVolume, host: SimulatedHost, limitMs: number): Promise<void>
+}
+
 export class Administrator {
   readonly #around: Surroundings
+  readonly #access: VolumeAccess
   #lastValue = 0
   /** Processes that had taken a volume up for a guest from before their start. */
   readonly #takenUp = new Set<SimulatedProcess>()
@@ -32,8 +41,27 @@ export class Administrator {
   /** How many of those who take a volume without asking are at it. */
   taking = 0
 
-  constructor(around: Surroundings) {
+  /** @param access without it everybody asks the datapath processes themselves, as xosand would */
+  constructor(around: Surroundings, access?: VolumeAccess) {
     this.#around = around
+    this.#access = access ?? this.#direct()
+  }
+
+  #direct(): VolumeAccess {
+    return {
+      activate: async ({ key }, host) =>
+        this.ask(
+          host,
+          async () => {
+            await host.node!.detach(key)
+            await host.node!.attach(this.#around.sr, key)
+            await host.node!.activate(this.#around.sr, key, 9_000 as Millis)
+          },
+          10_000
+        ),
+      deactivate: async ({ key }, host, limitMs) =>
+        this.ask(host, async () => host.node!.deactivate(key, limitMs as Millis), limitMs + 1_000),
+    }
   }
 
   /** Keeps one guest running somewhere: starts it, moves it, and restarts it elsewhere when its host seems dead. */
@@ -77,12 +105,22 @@ export class Administrator {
     }
   }
 
+  /** Closes a volume on a host. @throws what the host answered */
+  async deactivate(volume: SimulatedVolume, host: SimulatedHost, limitMs: number): Promise<void> {
+    await this.#access.deactivate(volume, host, limitMs)
+  }
+
+  /** Attaches and activates a volume on a host. @throws what the host answered */
+  async open(volume: SimulatedVolume, host: SimulatedHost): Promise<void> {
+    await this.#access.activate(volume, host)
+  }
+
   /** Closes a volume in order, as a migration does, as far as that is possible. */
-  async close({ key }: SimulatedVolume, host: SimulatedHost): Promise<void> {
+  async close(volume: SimulatedVolume, host: SimulatedHost): Promise<void> {
     const { world } = this.#around
     try {
-      await this.ask(host, async () => host.node!.deactivate(key, 4_000 as Millis), 5_000)
-      world.log('admin', `${key.slice(0, 8)} is closed on ${host.name}`)
+      await this.#access.deactivate(volume, host, 4_000)
+      world.log('admin', `${volume.key.slice(0, 8)} is closed on ${host.name}`)
     } catch (error) {
       world.log('admin', `deactivation on ${host.name} failed: ${reasonOf(error)}`)
     }
@@ -117,7 +155,7 @@ export class Administrator {
   async #activateSomewhere(
     volume: SimulatedVolume
   ): Promise<{ host: SimulatedHost; takenUp: boolean } | null> {
-    const { random, key } = volume
+    const { random } = volume
     const { world, hosts } = this.#around
     const before = volume.host
     const candidates = hosts.filter(({ running }) => running)
@@ -128,7 +166,7 @@ export class Administrator {
     const host = random.pick(candidates)
     try {
       if (before !== null && before !== host && before.running && random.chance(0.5)) {
-        await this.ask(before, async () => before.node!.deactivate(key, 3_000 as Millis), 4_000)
+        await this.#access.deactivate(volume, before, 3_000)
       }
       const takenUp = await this.#activate(volume, host)
       volume.host = host
@@ -142,19 +180,11 @@ export class Administrator {
 
   /** @returns whether the process took a volume up for a guest from before its start, and nobody may have flushed since */
   async #activate(volume: SimulatedVolume, host: SimulatedHost): Promise<boolean> {
-    const { sr, transitions } = this.#around
+    const { transitions } = this.#around
     const { key } = volume
     const known = volume.guests.some(({ process }) => process === host.process)
     if (!known && (host.node?.volume(key)?.mirror ?? null) !== null) this.#takenUp.add(host.process!)
-    await this.ask(
-      host,
-      async () => {
-        await host.node!.detach(key)
-        await host.node!.attach(sr, key)
-        await host.node!.activate(sr, key, 9_000 as Millis)
-      },
-      10_000
-    ).catch((error: unknown) => {
+    await this.#access.activate(volume, host).catch((error: unknown) => {
       transitions.saw('activate', error instanceof XosanError ? error.code : 'no answer')
       throw error
     })
@@ -182,7 +212,7 @@ export class Administrator {
       device,
       history,
       hotSectors,
-      sectors: VOLUME_BYTES / SECTOR_BYTES,
+      sectors: device.size / SECTOR_BYTES,
       tenure,
       host: host.name,
       nextValue: () => ++this.#lastValue,

@@ -29,7 +29,7 @@ export async function bundleWorker(name: string, plugins: Plugin[] = []): Promis
     platform: 'node',
     format: 'esm',
     target: 'node20',
-    external: ['better-sqlite3', 'fs-native-extensions'],
+    external: ['better-sqlite3', 'fs-native-extensions', 'sql.js'],
     plugins,
     logLevel: 'silent',
   })

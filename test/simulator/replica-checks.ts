@@ -6,7 +6,7 @@ import { type VolumeState } from '../../core/mirror/volume-record.ts'
 import { REGION_BYTES, type RegionIndex } from '../../core/units.ts'
 import { SECTOR_BYTES } from './history.ts'
 import { type SimulatedHost } from './simulated-host.ts'
-import { rawFileOf, type SimulatedVolume, VOLUME_BYTES } from './simulated-volume.ts'
+import { rawFileOf, type SimulatedVolume } from './simulated-volume.ts'
 
 const SECTORS_PER_REGION = REGION_BYTES / SECTOR_BYTES
 
@@ -67,7 +67,7 @@ export function checkEquality(
   }
   const sectors = differingSectors(volume, holders)
   if (sectors.length === 0) return null
-  const changing = new Uint8Array(VOLUME_BYTES / SECTOR_BYTES)
+  const changing = new Uint8Array(state.size / SECTOR_BYTES)
   for (const guest of volume.guests) {
     // What another primary's guest waits for was never acknowledged, and nobody may bring it about any more.
     if (guest.process !== primary!.process) continue

@@ -38,6 +38,12 @@ export interface HostObserver {
   saw(message: string, answer: string): void
 }
 
+/** What runs on a host beside its datapath process. */
+export interface HostCompanion {
+  start(): void
+  powerWasCut(): void
+}
+
 /** A host: its disk, which stays, and its datapath process, which comes and goes. */
 export class SimulatedHost {
   readonly id: HostId
@@ -60,6 +66,8 @@ export class SimulatedHost {
   /** The disk that the attachments are noted on is full. */
   cannotNote = false
   lastPowerCut = -1
+  /** Another process of the machine, which loses power with it and is started when it is back. */
+  companion: HostCompanion | null = null
 
   constructor(options: HostOptions) {
     const { world } = options
@@ -75,6 +83,10 @@ export class SimulatedHost {
 
   get process(): SimulatedProcess | null {
     return this.#process
+  }
+  /** How fast the clocks of its processes run. */
+  get clockRate(): number {
+    return this.#rate
   }
   get poweredOn(): boolean {
     return this.#poweredOn
@@ -130,6 +142,7 @@ export class SimulatedHost {
     this.#node = node
     world.log(this.name, `process starts ${identity.incarnation.slice(0, 8)}`)
     process.deliver(() => void node.start())
+    this.companion?.start()
   }
 
   /** The process dies; the page cache stays. */
@@ -152,6 +165,7 @@ export class SimulatedHost {
     this.#node = null
     this.#poweredOn = false
     this.#attachments = []
+    this.companion?.powerWasCut()
     this.#boot = this.#random.uuid() as BootId
     this.lastPowerCut = this.#options.world.now
   }

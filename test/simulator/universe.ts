@@ -24,18 +24,20 @@ import {
   type SrId,
   type VolumeKey,
 } from '../../core/units.ts'
-import { Administrator } from './administrator.ts'
+import { Administrator, type VolumeAccess } from './administrator.ts'
 import { Coincidences } from './coincidences.ts'
 import { FaultSchedule } from './faults.ts'
 import { History, SECTOR_BYTES } from './history.ts'
 import { SimulatedNetwork } from './network.ts'
+import { Operators } from './operators.ts'
 import { Plots } from './plots.ts'
 import { checkEnd, checkEquality, checkIntents } from './replica-checks.ts'
 import { SimulatedCoordinator } from './simulated-coordinator.ts'
 import { SimulatedHost } from './simulated-host.ts'
+import { SimulatedPool } from './simulated-pool.ts'
 import { type SimulatedVolume, VOLUME_BYTES } from './simulated-volume.ts'
 import { Transitions } from './transitions.ts'
-import { type SeededRandom, World } from './world.ts'
+import { SeededRandom, World } from './world.ts'
 
 export interface UniverseReport {
   readonly seed: number
@@ -54,6 +56,12 @@ export interface UniverseReport {
 const RECOVERY_LIMIT_MS = 120_000
 /** How soon a new mirror is noticed by those who only watch, in milliseconds of virtual time. */
 const FOLLOW_INTERVAL_MS = 20
+/** The part of the universes that have xosand on their hosts: it costs, and what it does not touch is found without. */
+const PART_WITH_POOL = 0.4
+/** Sets the choice apart from all others that the seed decides. */
+const POOL_SEED = 0x706f6f6c
+/** Volumes of a pool grow up to this many times their first size. */
+const GROWTH_MAX = 3
 const SECTORS_PER_REGION = REGION_BYTES / SECTOR_BYTES
 
 export class Universe {
@@ -73,6 +81,8 @@ export class Universe {
   readonly #problems: string[] = []
   /** Records that were parsed once: they are looked at a thousand times for each change. */
   readonly #states = new WeakMap<Entry, VolumeState>()
+  /** xosand on every host; null in a universe of datapath processes alone. */
+  readonly pool: SimulatedPool | null
   #resyncs = 0
   /** No fault will come any more, and nobody starts anything. */
   calm = false
@@ -89,7 +99,6 @@ export class Universe {
     this.faults = new FaultSchedule(this)
     this.coincidences = new Coincidences(this)
     this.plots = new Plots(this)
-    this.administrator = new Administrator(this)
     this.coordinator = new SimulatedCoordinator({
       clock: { now: () => this.world.now as Millis, after: (ms, action) => this.world.after(ms, action) },
       decide: ({ client, verb }) => {
@@ -123,6 +132,37 @@ export class Universe {
         })
       )
     }
+    const poolRandom = new SeededRandom(seed ^ POOL_SEED)
+    this.pool = poolRandom.chance(PART_WITH_POOL) ? new SimulatedPool(this, poolRandom) : null
+    this.administrator = new Administrator(
+      this,
+      this.pool === null ? undefined : this.#throughXosand(this.pool)
+    )
+  }
+
+  /** Guests come and go by the calls that xapi makes. */
+  #throughXosand(pool: SimulatedPool): VolumeAccess {
+    const uriOf = ({ key }: SimulatedVolume): string => `xosan://${this.sr}/${key}`
+    const call = async (volume: SimulatedVolume, host: SimulatedHost, name: string, domain: string) => {
+      const answer = await pool.call(pool.daemonOf(host), 'datapath', name, { uri: uriOf(volume), domain })
+      if (answer.kind !== 'done')
+        throw new Error(answer.kind === 'lost' ? 'xosand is not there' : answer.error)
+    }
+    return {
+      activate: async (volume, host) => {
+        // Nobody is there any more of those who had it on this host before.
+        await call(volume, host, 'Datapath.detach', '')
+        const domain = pool.newDomain()
+        try {
+          await call(volume, host, 'Datapath.attach', domain)
+          await call(volume, host, 'Datapath.activate', domain)
+        } catch (error) {
+          await call(volume, host, 'Datapath.detach', domain).catch(() => undefined)
+          throw error
+        }
+      },
+      deactivate: async (volume, host) => call(volume, host, 'Datapath.deactivate', ''),
+    }
   }
 
   /** Follows every mirror from soon after it was made. */
@@ -155,6 +195,8 @@ export class Universe {
       await this.world.runUntil(this.#live(), 1_000_000)
     } catch (error) {
       this.problem(`P9: ${reasonOf(error)}`)
+    } finally {
+      this.pool?.free()
     }
     return {
       seed: this.#seed,
@@ -171,19 +213,32 @@ export class Universe {
 
   async #live(): Promise<void> {
     for (const host of this.hosts) host.start()
+    await this.pool?.begin()
     const volumes = 1 + this.#random.below(2)
-    for (let i = 0; i < volumes; i++) await this.#createVolume()
+    for (let i = 0; i < volumes; i++) {
+      if (this.pool === null) await this.#createVolume()
+      else await this.#createThroughXosand(this.pool)
+    }
     const people = this.volumes.map(async volume => this.administrator.keepRunning(volume))
     const rivals = this.volumes.filter(() => this.#random.chance(0.5))
     people.push(...rivals.map(async volume => this.administrator.rival(volume)))
     people.push(...this.volumes.map(async volume => this.#watchReplicas(volume)))
     people.push(this.#followMirrors())
+    if (this.pool !== null) {
+      const operators = new Operators(this, this.pool)
+      people.push(operators.work(), operators.disturb(), this.pool.watch())
+      this.pool.faultsActive = true
+    }
     await this.faults.run(this.#random.between(20_000, 60_000))
+    this.pool?.heal()
     await this.#settle()
     this.calm = true
     await Promise.all(people)
     while (this.administrator.taking > 0) await this.world.pause(100)
+    await this.pool?.settle()
+    this.pool?.verify()
     for (const volume of this.volumes) await this.#verify(volume)
+    await this.pool?.end()
   }
 
   async #createVolume(): Promise<void> {
@@ -211,12 +266,27 @@ export class Universe {
     }
     const record = volumeStateKey(this.sr, key)
     this.coordinator.transact('creation', [], [{ key: record, value: serialiseVolumeState(record, state) }])
+    this.#addVolume(key, layer, random, VOLUME_BYTES)
+  }
+
+  async #createThroughXosand(pool: SimulatedPool): Promise<void> {
+    const random = this.#random.fork()
+    const volume = await pool.createVolume(random.pick(pool.daemons), VOLUME_BYTES)
+    if (volume === null) throw new Error('a volume cannot be made although all is well')
+    const { key } = volume
+    const record = volumeStateKey(this.sr, key)
+    const { layers } = parseVolumeState(record, this.coordinator.read(record).entry!.value)
+    this.#addVolume(key, layers[0]!, random, GROWTH_MAX * VOLUME_BYTES)
+  }
+
+  /** @param sizeMax in bytes, up to which it may grow */
+  #addVolume(key: VolumeKey, layer: LayerId, random: SeededRandom, sizeMax: number): void {
     // Few regions, so that what a resync copies is often what the guest writes.
-    const regions = Array.from({ length: 4 }, () => random.below(VOLUME_BYTES / REGION_BYTES - 2))
+    const regions = Array.from({ length: 4 }, () => random.below(sizeMax / REGION_BYTES - 2))
     const hotSectors = Array.from({ length: 10 }, () => {
       return random.pick(regions) * (REGION_BYTES / SECTOR_BYTES) + random.below(16) * 8
     })
-    const history = new History(VOLUME_BYTES / SECTOR_BYTES)
+    const history = new History(sizeMax / SECTOR_BYTES)
     this.volumes.push({
       key,
       layer,
@@ -249,8 +319,9 @@ export class Universe {
     client: string,
     changes: readonly { key: string; value: string | null }[]
   ): void {
+    this.pool?.observe(revision, changes)
     for (const { key, value } of changes) {
-      if (value === null) continue
+      if (value === null || parseVolumeKey(key) === null) continue
       const state = parseVolumeState(key, value)
       const replicas = replicasOf(state).map(
         ({ host, inSync }) => `${this.hosts.find(({ id }) => id === host)!.name}${inSync ? '' : '(stale)'}`
@@ -311,20 +382,15 @@ export class Universe {
   }
 
   async #verify(volume: SimulatedVolume): Promise<void> {
-    const { key } = volume
     const limit = this.world.now + RECOVERY_LIMIT_MS
     for (const guest of volume.guests) guest.abandon()
     for (const host of this.hosts) {
       for (;;) {
         try {
           for (const other of this.hosts) {
-            if (other !== host)
-              await this.administrator.ask(
-                other,
-                async () => other.node!.deactivate(key, 5_000 as Millis),
-                6_000
-              )
+            if (other !== host) await this.administrator.deactivate(volume, other, 5_000)
           }
+          await this.administrator.open(volume, host)
           await this.administrator.ask(host, async () => this.#readAll(volume, host), 20_000)
           break
         } catch (error) {
@@ -340,7 +406,7 @@ export class Universe {
       }
     }
     for (const host of this.hosts) {
-      await this.administrator.ask(host, async () => host.node!.deactivate(key, 10_000 as Millis), 11_000)
+      await this.administrator.deactivate(volume, host, 10_000)
     }
     for (const problem of volume.history.check()) this.problem(problem)
     for (const guest of volume.guests) guest.checkReturned()
@@ -349,10 +415,8 @@ export class Universe {
 
   async #readAll(volume: SimulatedVolume, host: SimulatedHost): Promise<void> {
     const { key, history } = volume
-    const node = host.node!
-    await node.detach(key)
-    const device = await node.attach(this.sr, key)
-    const mirror = await node.activate(this.sr, key, 9_000 as Millis)
+    const { device, mirror } = host.node!.volume(key)!
+    if (device === null || mirror === null) throw new Error('the volume is not open any more')
     // Replicas may differ where a write was in flight, for as long as an intent says so.
     while (!mirror.allInSync) await mirror.changed()
     for (const region of history.writtenRegions()) {

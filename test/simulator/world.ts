@@ -197,10 +197,14 @@ export class SimulatedProcess {
   #alive = true
   #paused = false
   #waiting: (() => void)[] = []
+  /** Resolves when it is dead. */
+  readonly ended: Promise<void>
+  #end!: () => void
 
   constructor(world: World, rate: number) {
     this.#world = world
     this.#rate = rate
+    this.ended = new Promise(resolve => (this.#end = resolve))
   }
 
   get alive(): boolean {
@@ -221,6 +225,7 @@ export class SimulatedProcess {
   kill(): void {
     this.#alive = false
     this.#waiting = []
+    this.#end()
   }
 
   pause(): void {
