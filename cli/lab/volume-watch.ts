@@ -51,15 +51,20 @@ export async function waitUntilInSync(
 /**
  * The raw files of a volume's replicas, one per host that has one.
  *
- * @param path the SR's `path`
+ * @param paths the SR's `path`, or of each host the one that is its default
  */
-export async function replicaFiles(path: string, volume: PoolVolume): Promise<Map<string, string>> {
+export async function replicaFiles(
+  paths: string | readonly string[],
+  volume: PoolVolume
+): Promise<Map<string, string>> {
   const files = new Map<string, string>()
-  const root = join(path, 'xosan', volume.sr)
-  for (const host of await readdir(root)) {
-    const names = await readdir(join(root, host), { recursive: true })
-    const raw = names.find(name => name.includes(volume.key) && name.endsWith('.raw'))
-    if (raw !== undefined) files.set(host, join(root, host, raw))
+  for (const path of typeof paths === 'string' ? [paths] : paths) {
+    const root = join(path, 'xosan', volume.sr)
+    for (const host of await readdir(root)) {
+      const names = await readdir(join(root, host), { recursive: true })
+      const raw = names.find(name => name.includes(volume.key) && name.endsWith('.raw'))
+      if (raw !== undefined) files.set(host, join(root, host, raw))
+    }
   }
   return files
 }

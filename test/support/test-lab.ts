@@ -13,7 +13,10 @@ import { showVolume } from '../../cli/lab/volume-watch.ts'
 export const DATAPATHS = 2
 
 /** What the lab is made of; by default hosts on the loopback that speak in clear. */
-export interface TestLabOptions extends Pick<LabUpOptions, 'netns' | 'coordinator' | 'tls' | 'witness'> {
+export interface TestLabOptions extends Pick<
+  LabUpOptions,
+  'netns' | 'coordinator' | 'tls' | 'witness' | 'powerCuts' | 'unsyncedBytesMax' | 'diskBytes'
+> {
   /** Of each volume; by default two, where there are two hosts. */
   readonly copies?: number
 }
@@ -58,7 +61,8 @@ export class TestLab {
       const report = await labUp(lab, wanted, () => undefined)
       const path = join(directory, 'disks')
       await mkdir(path, { mode: 0o700 })
-      const sr = await createSr(report.hosts, randomUUID(), { path, copies: String(copies) })
+      const where = options.diskBytes === undefined ? { path } : {}
+      const sr = await createSr(report.hosts, randomUUID(), { ...where, copies: String(copies) })
       return new TestLab(directory, report.hosts, sr, options)
     } catch (error) {
       await labDown(join(directory, 'lab'), false, () => undefined).catch(() => undefined)
@@ -86,9 +90,15 @@ export class TestLab {
     return createVolume(this.hosts[0]!, this.sr.sr, 'test', size)
   }
 
-  /** Directory whose `xosan/` holds all hosts' stores. */
-  get path(): string {
-    return this.sr.deviceConfig['path'] ?? ''
+  /** Directories whose `xosan/` hold the hosts' stores: one for all, or of each its own. */
+  get paths(): readonly string[] {
+    const { path } = this.sr.deviceConfig
+    return path === undefined ? this.hosts.map(host => this.storesOf(host)) : [path]
+  }
+
+  /** Where the stores of a host are that has a file system of its own. */
+  storesOf({ name }: PoolHost): string {
+    return join(this.labDirectory, name, 'stores')
   }
 
   host(uuid: string): PoolHost {

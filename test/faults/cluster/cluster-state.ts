@@ -134,7 +134,7 @@ export async function findsPlantedByte(lab: TestLab, volume: PoolVolume): Promis
 }
 
 async function filesOf(lab: TestLab, volume: PoolVolume): Promise<string[]> {
-  const files = [...(await replicaFiles(lab.path, volume)).values()]
+  const files = [...(await replicaFiles(lab.paths, volume)).values()]
   if (files.length < 2) throw new Error(`${files.length} replica files found`)
   return files
 }

@@ -10,7 +10,7 @@ import { byteLength, byteOffset } from '../../../core/units.ts'
 import { type BlockDevice } from '../../../datapath/block-device.ts'
 import { connectDisk } from '../../../cli/lab/guest-disk.ts'
 import { signal } from '../../../daemon/supervision/process-handle.ts'
-import { Journal, modelFromJournal, notePowerLoss } from './journal.ts'
+import { Journal, modelFromJournal } from './journal.ts'
 import { type LoadCommand, type LoadMessage, type LoadOptions, type LoadReport } from './load-protocol.ts'
 import { SECTOR_BYTES, fillSectors, identifySector } from './sector-content.ts'
 import { type Mismatch, type SectorModel } from './sector-model.ts'
@@ -304,7 +304,6 @@ const isConnectionLost = (error: unknown): boolean => hasCode(error, 'PEER_UNREA
 async function main(): Promise<void> {
   const options = JSON.parse(process.argv[2] ?? '') as LoadOptions
   const device = await connectDisk(options)
-  if (options.powerLost === true) notePowerLoss(options.journal)
   const model = modelFromJournal(options.journal, device.size / SECTOR_BYTES)
   const generator = new LoadGenerator(options, device, model)
   process.on('message', (command: LoadCommand) => generator.command(command))

@@ -15,8 +15,6 @@ export interface LoadOptions {
   readonly reads: number
   /** A FLUSH after this many writes; 0: never, as tapdisk. */
   readonly flushEvery: number
-  /** Every replica has lost power since the journal was written: what was not durable may be lost. */
-  readonly powerLost?: boolean
   /** Only check the volume against the journal. */
   readonly checkOnly?: boolean
 }

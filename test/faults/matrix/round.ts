@@ -129,7 +129,7 @@ export class Matrix {
   }
 
   async files(): Promise<readonly [string, string]> {
-    const files = [...(await replicaFiles(this.#lab.path, this.#volume)).values()]
+    const files = [...(await replicaFiles(this.#lab.paths, this.#volume)).values()]
     const [first, second] = files
     if (first === undefined || second === undefined) throw new Error(`${files.length} replica files found`)
     return [first, second]

@@ -68,7 +68,7 @@ describe('a pool of hosts', function () {
     await waitUntilInSync(roles.secondary, volume, IN_SYNC_DEADLINE_MS)
     await second.close()
     await closeVolume(roles.secondary, volume)
-    const files = [...(await replicaFiles(pool.path, volume)).values()]
+    const files = [...(await replicaFiles(pool.paths, volume)).values()]
     assert.equal(files.length, 2)
     assert.equal((await compareFiles(files[0]!, files[1]!, SIZE)).firstDifference, null)
   })
@@ -91,7 +91,7 @@ describe('a pool of hosts', function () {
     await secondary.start()
     await waitUntilInSync(first!, volume, IN_SYNC_DEADLINE_MS)
     await waitUntilClosed(first!, volume, IN_SYNC_DEADLINE_MS)
-    const files = [...(await replicaFiles(pool.path, volume)).values()]
+    const files = [...(await replicaFiles(pool.paths, volume)).values()]
     assert.equal((await compareFiles(files[0]!, files[1]!, SIZE)).firstDifference, null)
   })
 
