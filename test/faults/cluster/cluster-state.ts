@@ -39,15 +39,21 @@ export function etcdMembersWanted(lab: TestLab): number {
 /** Heals every fault: links join, what is stopped goes on, what is dead is started. Resolves when all answers. */
 export async function heal(lab: TestLab): Promise<void> {
   if (lab.netns) await labJoin(lab.labDirectory, null)
-  for (const host of allHosts(lab)) {
-    const control = await lab.control(host)
-    await control.resume()
-    await control.start()
-  }
+  await Promise.all(
+    allHosts(lab).map(async host => {
+      const control = await lab.control(host)
+      await control.resume()
+      await control.start()
+    })
+  )
 }
 
-/** Waits until every host is up, reaches the coordinator, and all members of etcd follow one leader. */
-export async function untilWhole(lab: TestLab): Promise<void> {
+/**
+ * Waits until every host is up, reaches the coordinator, and all members of etcd follow one leader.
+ *
+ * @param asksEtcd whether the members are asked themselves, which takes a program and some seconds
+ */
+export async function untilWhole(lab: TestLab, asksEtcd = true): Promise<void> {
   await until('the cluster is whole', WHOLE_DEADLINE_MS, async () => {
     for (const host of allHosts(lab)) {
       const { cluster, coordinator, datapaths } = await statusOf(host)
@@ -56,6 +62,7 @@ export async function untilWhole(lab: TestLab): Promise<void> {
       const members = cluster?.etcdMembers.length ?? 0
       if (members !== etcdMembersWanted(lab)) return `${host.name} knows ${members} members of etcd`
     }
+    if (!asksEtcd) return null
     const unhealthy = (await etcdStatus(lab)).filter(({ state }) => state?.healthy !== true || state.learner)
     if (unhealthy.length === 0) return null
     return `etcd is not healthy on ${unhealthy.map(({ host }) => nameOf(lab, host)).join(', ')}`

@@ -88,10 +88,15 @@ export class Campaign {
     log(`episode ${number}: ${text}: longest wait ${seconds(longest)}${served}: ${outcome}`)
   }
 
-  /** Waits until everything is as it should be. @throws Error with what is stuck */
-  async settle(): Promise<void> {
+  /**
+   * Waits until everything is as it should be.
+   *
+   * @param asksEtcd see `untilWhole`
+   * @throws Error with what is stuck
+   */
+  async settle(asksEtcd = false): Promise<void> {
     const { lab, volumes } = this.#options
-    await untilWhole(lab)
+    await untilWhole(lab, asksEtcd)
     for (const { host, volume } of volumes) {
       await untilInSync(host, volume)
       await until(`volume ${volume.key} serves`, SERVING_DEADLINE_MS, async () => {

@@ -16,7 +16,7 @@ export async function finish(
 ): Promise<{ readonly compared: number; readonly planted: number }> {
   await deflate(lab)
   await heal(lab)
-  await campaign.settle()
+  await campaign.settle(true)
   let [compared, planted] = [0, 0]
   for (const volume of volumes) {
     try {
