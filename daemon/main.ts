@@ -159,6 +159,7 @@ async function main(config: Config, log: Log): Promise<void> {
     config,
     version: packageJson.version,
     cluster,
+    directory: async () => TrustDirectory.open(trustPath(stateDirectory)),
     pool,
     clock,
     random,

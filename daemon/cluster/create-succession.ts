@@ -3,12 +3,12 @@ import { transactUntilKnown } from '../../cluster/update.ts'
 import { type Clock } from '../../core/ports/clock.ts'
 import { type Random } from '../../core/ports/random.ts'
 import { hasCode } from '../../core/errors.ts'
-import { TrustDirectory } from '../../trust/trust-directory.ts'
+import { type TrustDirectory } from '../../trust/trust-directory.ts'
 import { Deadline } from '../../volume/deadline.ts'
 import { type Config } from '../config.ts'
 import { type Log } from '../log.ts'
 import { type CertificateRenewal } from './certificate-renewal.ts'
-import { trustPath } from './cluster-file.ts'
+import { type ClusterFile } from './cluster-file.ts'
 import { type EtcdPart } from './etcd-part.ts'
 import { type HostCluster } from './host-cluster.ts'
 import { type Pool } from './pool.ts'
@@ -18,19 +18,22 @@ import { SuccessionSteps } from './succession-steps.ts'
 import { Succession } from './succession.ts'
 
 interface CreateOptions {
-  readonly config: Config
+  readonly config: Pick<Config, 'host'>
   readonly version: string
-  readonly cluster: HostCluster
+  readonly cluster: Pick<HostCluster, 'coordinator' | 'toldMembers'> & {
+    readonly file: Pick<ClusterFile, 'sr'> | null
+  }
+  readonly directory: () => Promise<TrustDirectory>
   readonly pool: Pool
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
   /** Null until this host has entered its cluster. */
-  readonly revocation: () => Revocation | null
+  readonly revocation: () => Pick<Revocation, 'current' | 'require'> | null
   readonly reload: () => Promise<void>
-  readonly renewal: CertificateRenewal
+  readonly renewal: Pick<CertificateRenewal, 'trust' | 'adopt' | 'addCertificate'>
   /** Null where the coordinator is not etcd. */
-  readonly etcdPart: EtcdPart | null
+  readonly etcdPart: Pick<EtcdPart, 'restarted'> | null
 }
 
 /** How another host takes the place of the one that holds the authority. */
@@ -46,10 +49,9 @@ const LOOK_MS = 3_000
 
 /** The parts of a succession on one host, put together. */
 export function createSuccession(options: CreateOptions): SuccessionParts {
-  const { config, version, cluster, pool, clock, random, log, revocation, reload, renewal, etcdPart } =
-    options
+  const { config, version, cluster, directory, pool, clock, random, log } = options
+  const { revocation, reload, renewal, etcdPart } = options
   const { coordinator } = cluster
-  const directory = async () => TrustDirectory.open(trustPath(config.stateDirectory))
   const revocationsCurrent = async () => revocation()?.current()
   const record = new SuccessionRecord({ coordinator, clock, random }, async host =>
     pool.call(host, 'cluster.check', {}, CHECK_MS).then(
