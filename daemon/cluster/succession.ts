@@ -4,7 +4,7 @@
  */
 import { hostKey, memberKey, MEMBERS_PREFIX } from '../../cluster/keys.ts'
 import { parseMemberRecord } from '../../cluster/records.ts'
-import { reasonOf, XosanError } from '../../core/errors.ts'
+import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
 import { type Clock } from '../../core/ports/clock.ts'
 import { type Coordinator } from '../../core/ports/coordinator.ts'
 import { type HostId, type SrId } from '../../core/units.ts'
@@ -66,7 +66,12 @@ export class Succession {
     await record.claim(sr, removed, host.uuid, leaving, deadline)
     await removeMembers([...leaving], deadline)
     log.info('this host succeeds the one that held the authority', { removed: [...leaving].join(', ') })
-    await revocationsPublished()
+    await revocationsPublished().catch((error: unknown) => {
+      // Whoever was at this before and is lost may have left a list that this host cannot check yet, or one of the old
+      // authority where the new one is trusted already. What this host has of its own counts then.
+      if (!hasCode(error, 'INVALID_ARGUMENT')) throw error
+      log.warn('the list of revoked certificates is not taken over', { reason: reasonOf(error) })
+    })
     const authority = await createSuccessor(await directory(), new Date())
     // An earlier attempt may have certified them.
     for (const each of leaving) await authority.revoke(each, new Date())
