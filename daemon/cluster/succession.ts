@@ -177,7 +177,14 @@ export class Succession {
     deadline: Deadline,
     withinMs: number
   ): Promise<ControlResult<M>> {
-    return this.#options.pool.call(host, method, params, deadline.remainingMs(withinMs))
+    const timeMs = deadline.remainingMs(withinMs)
+    try {
+      return await this.#options.pool.call(host, method, params, timeMs)
+    } catch (error) {
+      // Out of time says what took too long, and not where.
+      if (hasCode(error, 'DEADLINE_EXCEEDED')) throw waits(host, reasonOf(error))
+      throw error
+    }
   }
 
   async #members(

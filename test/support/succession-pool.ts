@@ -15,8 +15,7 @@ import {
 import { XosanError } from '../../core/errors.ts'
 import { type HostId, type SrId } from '../../core/units.ts'
 import { controlApi } from '../../rpc/control-api.ts'
-import { type Pool } from '../../daemon/cluster/pool.ts'
-import { createNodeClock } from '../../daemon/ports/node-clock.ts'
+import { type Pool, type PoolMethod } from '../../daemon/cluster/pool.ts'
 import { type Authority, createAuthority, createHostKey } from '../../trust/authority.ts'
 import { CertificateAuthority } from '../../trust/certificate-authority.ts'
 import { certificateFacts, fingerprintOf } from '../../trust/certificate.ts'
@@ -25,11 +24,10 @@ import { type Member } from '../../trust/members.ts'
 import { TrustDirectory } from '../../trust/trust-directory.ts'
 import { Deadline } from '../../volume/deadline.ts'
 import { SimulatedCoordinator } from '../simulator/simulated-coordinator.ts'
+import { HurriedClock } from './hurried-clock.ts'
 import { fastDirectory } from './etcd-cluster.ts'
 import { type SuccessionHost, type Surroundings, Xosand } from './succession-xosand.ts'
 import { newHostId } from './trust-rig.ts'
-
-const clock = createNodeClock()
 
 /** What is made once: keys and certificates take most of the time of a run. */
 export interface OldTrust {
@@ -76,17 +74,22 @@ export async function createOldTrust(count: number): Promise<OldTrust> {
 
 export class SuccessionPool {
   readonly hosts: readonly SuccessionHost[]
-  readonly coordinator = new SimulatedCoordinator({ clock })
+  readonly clock = new HurriedClock()
+  readonly coordinator = new SimulatedCoordinator({ clock: this.clock })
   /** What was done, in order, in words. */
   readonly done: string[] = []
   /** What somebody's death came with. */
   diedWith: string | null = null
   #death: { after: number; readonly victim: SuccessionHost; counts(what: string): boolean } | null = null
-  /** Hosts whose xosand takes calls and does not answer. */
-  readonly hanging = new Set<SuccessionHost>()
   readonly warnings: string[] = []
   readonly #old: OldTrust
   readonly #directory: string
+  readonly #awaited = new Map<string, () => void>()
+  #hanging: {
+    readonly host: SuccessionHost
+    readonly method: PoolMethod
+    readonly calls: (() => Promise<unknown>)[]
+  } | null = null
   readonly #running = new Map<HostId, Xosand>()
 
   private constructor(directory: string, old: OldTrust) {
@@ -136,10 +139,34 @@ export class SuccessionPool {
   kill(host: SuccessionHost): void {
     this.#running.get(host.uuid)?.kill()
     this.#running.delete(host.uuid)
+    if (this.#hanging?.host === host) this.#hanging = null
   }
 
   isUp(host: SuccessionHost): boolean {
     return this.#running.has(host.uuid)
+  }
+
+  /** Resolves when something is done next; `then` is called in the same moment. @param what in the words of `done` */
+  async next(what: string, then: () => void = () => undefined): Promise<void> {
+    await new Promise<void>(resolve => {
+      this.#awaited.set(what, () => {
+        then()
+        resolve()
+      })
+    })
+  }
+
+  /**
+   * Lets a host take calls of a kind, and not answer.
+   * @returns what ends that: it does what it was asked meanwhile
+   */
+  hangs(host: SuccessionHost, method: PoolMethod): () => Promise<void> {
+    const calls: (() => Promise<unknown>)[] = []
+    this.#hanging = { host, method, calls }
+    return async () => {
+      this.#hanging = null
+      await Promise.all(calls.map(async call => call()))
+    }
   }
 
   /** Whether a host has taken the place, and nothing is left to do: then nobody can name the removed one any more. */
@@ -245,6 +272,7 @@ export class SuccessionPool {
   #around(): Surroundings {
     const quiet = (): void => undefined
     return {
+      clock: this.clock,
       sr: this.#old.sr,
       coordinator: (name, deliver) => this.coordinator.client(name, deliver),
       did: (host, what) => this.#did(`${host.name} ${what}`),
@@ -260,6 +288,9 @@ export class SuccessionPool {
 
   #did(what: string): void {
     this.done.push(what)
+    const awaited = this.#awaited.get(what)
+    this.#awaited.delete(what)
+    awaited?.()
     if (this.#death?.counts(what) !== true || this.#death.after-- > 0) return
     const { victim } = this.#death
     this.#death = null
@@ -279,9 +310,14 @@ export class SuccessionPool {
           throw new XosanError('PEER_UNREACHABLE', { host: host.name, reason: 'it is down' })
         }
         // From here on the call goes on without who has made it.
-        const answer = this.hanging.has(host) ? called.ended : called.serve(method, structuredClone(params))
+        const asked = structuredClone(params)
+        const hanging = this.#hanging?.host === host && this.#hanging.method === method ? this.#hanging : null
+        hanging?.calls.push(async () => called.serve(method, asked))
+        const answer = hanging === null ? called.serve(method, asked) : called.ended
         this.#did(`${caller.host.name} calls ${host.name} ${method}`)
-        const answered = new Deadline(clock, method, deadlineMs).race(Promise.race([answer, called.ended]))
+        const answered = new Deadline(this.clock, method, deadlineMs).race(
+          Promise.race([answer, called.ended])
+        )
         await answered.catch(() => undefined)
         if (!this.#isRunning(caller)) return gone()
         return controlApi[method].result.parse((await answered) ?? null) as never

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { HOSTS_PREFIX, MEMBERS_PREFIX, REVOKED_KEY } from '../../cluster/keys.ts'
 import { parseHostRecord } from '../../cluster/records.ts'
 import { XosanError } from '../../core/errors.ts'
+import { type Clock } from '../../core/ports/clock.ts'
 import { type Coordinator } from '../../core/ports/coordinator.ts'
 import { type HostId, type SrId } from '../../core/units.ts'
 import { CertificateRenewal } from '../../daemon/cluster/certificate-renewal.ts'
@@ -16,13 +17,11 @@ import { MemberFollower } from '../../daemon/cluster/member-follower.ts'
 import { type Pool, type PoolMethod } from '../../daemon/cluster/pool.ts'
 import { Revocation } from '../../daemon/cluster/revocation.ts'
 import { type Log } from '../../daemon/log.ts'
-import { createNodeClock } from '../../daemon/ports/node-clock.ts'
 import { nodeRandom } from '../../daemon/ports/node-random.ts'
 import { controlApi } from '../../rpc/control-api.ts'
 import { type Member, MemberList } from '../../trust/members.ts'
 import { type HostCredentials, TrustDirectory } from '../../trust/trust-directory.ts'
 
-const clock = createNodeClock()
 const VERSION = '1.2.3'
 
 /** What a host is, whether its xosand runs or not. */
@@ -37,6 +36,7 @@ export interface SuccessionHost {
 
 /** What surrounds a xosand. */
 export interface Surroundings {
+  readonly clock: Clock
   readonly sr: SrId
   /** This process's client. @param deliver lets in what comes, or not */
   coordinator(name: string, deliver: (action: () => void) => void): Coordinator
@@ -116,7 +116,7 @@ export class Xosand {
 
   /** Removes a host, as `xosan host remove` has it. */
   async remove(wanted: HostId): ReturnType<typeof removeHost> {
-    const { sr, log } = this.#around
+    const { sr, clock, log } = this.#around
     const { entries } = await this.#coordinator.list(HOSTS_PREFIX)
     const removal = removeHost(wanted, {
       self: this.host.uuid,
@@ -156,7 +156,7 @@ export class Xosand {
 
   async #begin(): Promise<void> {
     const { host, members } = this
-    const { sr, log } = this.#around
+    const { sr, clock, log } = this.#around
     const coordinator = this.#coordinator
     const directory = async () => this.#directory()
     await this.#reload()
