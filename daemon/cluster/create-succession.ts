@@ -84,6 +84,7 @@ export function createSuccession(options: CreateOptions): SuccessionParts {
     record,
     steps,
     directory,
+    revocationsCurrent,
     revocationsPublished: async () => revocation()?.require(),
     removeMembers: async (hosts, deadline) => {
       const changes = hosts.map(host => ({ key: memberKey(host), value: null }))

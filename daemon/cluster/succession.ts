@@ -2,7 +2,7 @@
  * Another host takes the place of the one that holds the authority, because that one is removed
  * (docs/decisions/trust-succession.md). Every step can be done twice, here or on another host.
  */
-import { hostKey, memberKey, MEMBERS_PREFIX } from '../../cluster/keys.ts'
+import { hostKey, HOSTS_PREFIX, memberKey, MEMBERS_PREFIX, parseKey } from '../../cluster/keys.ts'
 import { parseMemberRecord } from '../../cluster/records.ts'
 import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
 import { type Clock } from '../../core/ports/clock.ts'
@@ -33,6 +33,8 @@ interface SuccessionOptions {
   readonly addCertificate: (host: HostId, certificatePem: string, inUse: string) => Promise<void>
   /** Publishes and saves the list of revoked certificates. @throws what keeps it from that */
   readonly revocationsPublished: () => Promise<void>
+  /** The same in the ordinary way: who is no member has nothing that is good. Never rejects. */
+  readonly revocationsCurrent: () => Promise<void>
   /** Takes hosts from the list of members. */
   readonly removeMembers: (hosts: readonly HostId[], deadline: Deadline) => Promise<void>
   readonly log: Log
@@ -62,9 +64,14 @@ export class Succession {
    */
   async carryOut(sr: SrId, removed: HostId, leaving: ReadonlySet<HostId>, deadline: Deadline): Promise<void> {
     const { host, record, directory, revocationsPublished, removeMembers, log } = this.#options
-    await this.#check(sr, leaving, deadline)
+    const { succession } = await record.read(sr, deadline)
+    // Nothing is begun unless all are there. What was begun is taken up first, without those that are said to be lost: when
+    // there are several, each is named by a command of its own, and none of these but the last one meets all others.
+    const goesOn = succession !== undefined && [host.uuid, ...leaving].includes(succession.by)
+    if (!goesOn) await this.#check(sr, leaving, deadline)
     await record.claim(sr, removed, host.uuid, leaving, deadline)
     await removeMembers([...leaving], deadline)
+    if (goesOn) await this.#check(sr, leaving, deadline)
     log.info('this host succeeds the one that held the authority', { removed: [...leaving].join(', ') })
     await revocationsPublished().catch((error: unknown) => {
       // Whoever was at this before and is lost may have left a list that this host cannot check yet, or one of the old
@@ -101,12 +108,24 @@ export class Succession {
     throw waits(host.uuid, 'other hosts go on joining')
   }
 
-  /** All is done: the records of those who were removed go once more, which they could have written until now. */
+  /**
+   * All is done: the records of those who were removed go once more, which they could have written until now, and so do those
+   * of hosts that were removed by commands that did not come to an end.
+   */
   async finish(sr: SrId, leaving: ReadonlySet<HostId>, deadline: Deadline): Promise<void> {
-    const { host, record, log } = this.#options
-    const records = [...leaving].flatMap(each => [memberKey(each), hostKey(each)])
+    const { host, record, coordinator, clock, revocationsCurrent, log } = this.#options
+    // In this order: a host is a member before it has a record as a host.
+    const hosts = await patiently(clock, deadline, async () => coordinator.list(HOSTS_PREFIX))
+    const members = new Set((await this.#members(leaving, deadline)).map(member => member.host))
+    const strangers = hosts.entries.flatMap(({ key }) => {
+      const parsed = parseKey(key)
+      return parsed.kind === 'host' && !members.has(parsed.host) ? [parsed.host] : []
+    })
+    const records = [...new Set([...leaving, ...strangers])].flatMap(each => [memberKey(each), hostKey(each)])
     await record.release(sr, host.uuid, records, deadline)
     log.info('this host holds the authority')
+    // An attempt that was broken off may have certified them.
+    await revocationsCurrent()
   }
 
   /** Whether this host is a member, and every other one answers and can do what it will be asked. */

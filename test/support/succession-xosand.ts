@@ -274,9 +274,10 @@ export class Xosand {
   }
 }
 
-/** All files of a directory. */
+/** All files of a directory, but for what is being written, and the list of members, which is kept as it comes. */
 function filesIn(path: string): string {
   return readdirSync(path)
+    .filter(name => !name.endsWith('.new') && name !== 'members.json')
     .sort()
     .map(name => `${name}\n${readFileSync(join(path, name), 'utf8')}`)
     .join('')

@@ -15,21 +15,25 @@ const ATTEMPTS_MAX = 4
 /** Much of a run is waiting, for other threads and for files. */
 const AT_ONCE = 3
 
+type Four = readonly [SuccessionHost, SuccessionHost, SuccessionHost, SuccessionHost]
+
 interface Run {
   readonly pool: SuccessionPool
-  readonly hosts: readonly [SuccessionHost, SuccessionHost, SuccessionHost, SuccessionHost]
+  readonly hosts: readonly [SuccessionHost, SuccessionHost, SuccessionHost, ...SuccessionHost[]]
 }
 
 describe('a succession during which xosand dies', function () {
   this.timeout(300_000)
-  let old: OldTrust
-  before(async () => (old = await createOldTrust(4)))
+  let three: OldTrust
+  let four: OldTrust
+  before(async () => ([three, four] = await Promise.all([createOldTrust(3), createOldTrust(4)])))
 
   /**
    * Does it again and again, each time with a death one thing later, until it is over before that.
    * @returns how many deaths there were
    */
   async function withDeaths(
+    old: OldTrust,
     victimOf: (run: Run) => SuccessionHost,
     counts: RegExp,
     whole: (run: Run) => Promise<void>
@@ -79,11 +83,12 @@ describe('a succession during which xosand dies', function () {
 
   it('ends as it should when it was the successor, who is asked again', async () => {
     const deaths = await withDeaths(
+      three,
       ({ hosts }) => hosts[1],
       /./,
       async run => {
-        const [h1, h2, h3, h4] = run.hosts
-        await removed(run, h2, h1, [h2, h3, h4])
+        const [h1, h2, ...others] = run.hosts
+        await removed(run, h2, h1, [h2, ...others])
         await run.pool.check(h2, [h1])
       }
     )
@@ -92,11 +97,12 @@ describe('a succession during which xosand dies', function () {
 
   it('ends as it should when it was another host', async () => {
     const deaths = await withDeaths(
+      three,
       ({ hosts }) => hosts[2],
       /h3/,
       async run => {
-        const [h1, h2, h3, h4] = run.hosts
-        await removed(run, h2, h1, [h2, h3, h4])
+        const [h1, h2, ...others] = run.hosts
+        await removed(run, h2, h1, [h2, ...others])
         await run.pool.check(h2, [h1])
       }
     )
@@ -104,12 +110,18 @@ describe('a succession during which xosand dies', function () {
   })
 
   /** The successor dies, and is lost; another host is to remove both, whatever the first one was about to do. */
-  async function withLosses(counts: RegExp, before: (run: Run) => Promise<void>): Promise<void> {
+  async function withLosses(
+    old: OldTrust,
+    counts: RegExp,
+    before: (run: Run) => Promise<void>
+  ): Promise<void> {
     const deaths = await withDeaths(
+      old,
       ({ hosts }) => hosts[1],
       counts,
       async run => {
-        const [h1, h2, h3, h4] = run.hosts
+        const [h1, h2, ...others] = run.hosts
+        const [h3] = others
         const { pool } = run
         await pool
           .xosand(h2)
@@ -117,9 +129,9 @@ describe('a succession during which xosand dies', function () {
           .catch(() => undefined)
         if (pool.diedWith === null) return
         await before(run)
-        await removed(run, h3, h2, [h3, h4])
+        await removed(run, h3, h2, others)
         // Nothing had been begun: that was an ordinary removal.
-        await removed(run, h3, h1, [h3, h4])
+        await removed(run, h3, h1, others)
         await pool.check(h3, [h1, h2])
       }
     )
@@ -127,12 +139,38 @@ describe('a succession during which xosand dies', function () {
   }
 
   it('ends as it should when it was the successor, who is lost then', async () =>
-    withLosses(/^h2/, async () => Promise.resolve()))
+    withLosses(four, /^h2/, async () => Promise.resolve()))
 
   it('ends as it should when it was the successor, who starts again, and is lost before it is asked', async () =>
-    withLosses(/^h2 (?!calls)/, async ({ pool, hosts: [, h2] }) => {
+    withLosses(three, /^h2 (?!calls)/, async ({ pool, hosts: [, h2] }) => {
       await pool.start(h2)
       await pool.xosand(h2).looked()
       pool.kill(h2)
     }))
+
+  for (const [first, commands] of [
+    // It has certified the others before it is broken off, so there is something to revoke.
+    ['h4', ['h2', 'h3']],
+    ['h2', ['h3', 'h2', 'h3']],
+  ] as const) {
+    it(`goes on without hosts that are lost meanwhile, one command for each, when ${first} had begun`, async () => {
+      const pool = await SuccessionPool.create(await createOldTrust(5))
+      try {
+        const hostOf = (name: string): SuccessionHost => pool.hosts.find(host => host.name === name)!
+        const [h1, h2, h3, h4] = ['h1', 'h2', 'h3', 'h4'].map(hostOf) as unknown as Four
+        pool.killAfter(0, h2, what => what === `${first} calls h3 cluster.certify`)
+        await assert.rejects(pool.xosand(hostOf(first)).remove(h1.uuid))
+        assert.equal(pool.isUp(h2), false)
+        pool.kill(h3)
+        const removed = async (name: string) => pool.xosand(h4).remove(hostOf(name).uuid)
+        for (const name of commands.slice(0, -1)) {
+          await assert.rejects(removed(name), { code: 'SUCCESSION_WAITS' })
+        }
+        await removed(commands.at(-1)!)
+        await pool.check(h4, [h1, h2, h3])
+      } finally {
+        await pool.close()
+      }
+    })
+  }
 })
