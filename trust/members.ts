@@ -30,6 +30,12 @@ export function withoutCertificates(member: Member, fingerprints: readonly strin
   return certificates.length === 0 ? member : { ...member, certificates }
 }
 
+/** The member with more certificates; the oldest go when there are too many. */
+function withAllOf(member: Member, fingerprints: readonly string[]): Member {
+  const others = member.certificates.filter(each => !fingerprints.includes(each))
+  return { ...member, certificates: [...others, ...fingerprints].slice(-CERTIFICATES_MAX) }
+}
+
 /** The hosts that may speak to each other, as this process knows them last. */
 export class MemberList {
   #members: ReadonlyMap<HostId, Member>
@@ -49,6 +55,24 @@ export class MemberList {
   replace(members: readonly Member[]): void {
     this.#members = byHost(members)
     for (const listener of this.#listeners) listener()
+  }
+
+  get all(): readonly Member[] {
+    return [...this.#members.values()]
+  }
+
+  /**
+   * Takes note of more certificates of those who are members, from a list that may be younger than this one or older. Only
+   * that: nobody becomes a member by it, or stops being one, and the next `replace` has the last word.
+   */
+  learn(members: readonly Member[]): void {
+    const told = byHost(members)
+    this.#members = byHost(
+      this.all.map(member => {
+        const more = told.get(member.host)
+        return more?.admission === member.admission ? withAllOf(member, more.certificates) : member
+      })
+    )
   }
 
   /** Whether a certificate was revoked, whatever any record says of it. @param serial in lower-case hexadecimal */

@@ -105,8 +105,7 @@ export class HostCluster {
     this.#use(credentials)
     this.#etcd?.retarget(this.etcdTarget())
     const kept = await directory.members()
-    // What the coordinator says is younger, also when it came while the file was read.
-    if (this.#follower?.following !== true) this.members.replace(kept)
+    this.#take(kept)
     this.members.revoke(await directory.revoked())
   }
 
@@ -123,14 +122,13 @@ export class HostCluster {
   }
 
   /**
-   * Takes a list of members that somebody who may be believed has told, as long as this host is not told by the coordinator:
-   * it may be that it knows none of those any more who could tell.
+   * Takes a list of members that somebody who may be believed has told, for the other programs of this host as well, when
+   * they are told to look at the files again.
    */
   async toldMembers(members: readonly Member[]): Promise<void> {
-    if (this.#follower?.following === true) return
     if (!members.some(({ host }) => host === this.#options.config.host.uuid)) return
-    this.members.replace(members)
-    await this.#keep(members)
+    this.#take(members)
+    await this.#keep(this.members.all)
   }
 
   /** How another host is called; undefined in clear. @throws XosanError NOT_IN_CLUSTER */
@@ -150,6 +148,16 @@ export class HostCluster {
     this.#entered = true
     if (transport !== null) this.#follow()
     for (const begin of this.#begins) await begin(transport)
+  }
+
+  /**
+   * A list that the coordinator has not told. What it has told is younger, as a rule, and decides who is a member; but a
+   * watch that was cut off looks like one without news, and members of etcd whose certificates are all new could not be
+   * asked any more, by those either who would have to hear of these from etcd.
+   */
+  #take(members: readonly Member[]): void {
+    if (this.#follower?.following === true) this.members.learn(members)
+    else this.members.replace(members)
   }
 
   #use(credentials: HostCredentials): void {

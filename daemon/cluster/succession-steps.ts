@@ -70,6 +70,8 @@ export class SuccessionSteps {
         now = await successor(sr)
       }
       if (now !== null && now !== by) throw invalid('its host does not succeed another one now')
+      // For the datapath processes, too, each of which has its own connections to the coordinator.
+      await cluster.toldMembers(members)
       // A list of revoked certificates that only an authority of before has signed cannot be kept without it.
       await revocationsCurrent()
       const files = await directory()

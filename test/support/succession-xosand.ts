@@ -191,9 +191,8 @@ export class Xosand {
       coordinator,
       file: { sr },
       toldMembers: async (list: readonly Member[]) => {
-        if (this.#follower.following) return
-        members.replace(list)
-        await this.#keep(list)
+        this.#take(list)
+        await this.#keep(members.all)
       },
     }
     this.#renewal = new CertificateRenewal({
@@ -225,8 +224,14 @@ export class Xosand {
     const directory = await this.#directory()
     this.#credentials = (await directory.credentials())!
     const kept = await directory.members()
-    if (!(this.#follower as MemberFollower | undefined)?.following) this.members.replace(kept)
+    this.#take(kept)
     this.members.revoke(await directory.revoked())
+  }
+
+  /** As in `HostCluster`. */
+  #take(members: readonly Member[]): void {
+    if ((this.#follower as MemberFollower | undefined)?.following === true) this.members.learn(members)
+    else this.members.replace(members)
   }
 
   async #keep(members: readonly Member[]): Promise<void> {
