@@ -66,6 +66,9 @@ export class SuccessionRecord {
       sr,
       deadline,
       ({ succession, ...record }) => {
+        // By this very call, whose answer was lost: etcd has just been restarted here. The records went with it, and one
+        // that is there again is of a host that has joined since.
+        if (succession === undefined && record.authority === by) return 'unchanged'
         if (succession?.by !== by) throw atIt(succession?.by ?? 'another host')
         return { ...record, authority: by }
       },
@@ -90,7 +93,7 @@ export class SuccessionRecord {
   async #change(
     sr: SrId,
     deadline: Deadline,
-    change: (record: SrRecord) => SrRecord,
+    change: (record: SrRecord) => SrRecord | 'unchanged',
     removals: readonly string[] = []
   ): Promise<void> {
     await update(
@@ -98,7 +101,9 @@ export class SuccessionRecord {
       srKey(sr),
       entry => {
         if (entry === null) throw new XosanError('SR_NOT_FOUND', { sr })
-        const value = serialiseSrRecord(entry.key, change(parseSrRecord(entry.key, entry.value)))
+        const changed = change(parseSrRecord(entry.key, entry.value))
+        if (changed === 'unchanged') return changed
+        const value = serialiseSrRecord(entry.key, changed)
         if (value === entry.value && removals.length === 0) return 'unchanged'
         return { value, alongside: removals.map(key => ({ key, value: null })) }
       },
