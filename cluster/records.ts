@@ -62,8 +62,8 @@ export interface SrRecord {
   readonly createdBy: HostId
   /** Holds the key of the cluster's authority; absent: who created it. */
   readonly authority?: HostId
-  /** Present while another host takes the place of a removed one that held the key. */
-  readonly succession?: { readonly removed: HostId; readonly by: HostId }
+  /** Present while another host takes the place of the one that held the key: all that are removed by that, it first. */
+  readonly succession?: { readonly removed: readonly HostId[]; readonly by: HostId }
   /** Present while it is being created or destroyed: then no volume may be made in it. */
   readonly operation?: Operation
 }
@@ -134,7 +134,7 @@ const srSchema = z.strictObject({
   hosts: z.array(hostId),
   createdBy: hostId,
   authority: hostId.exactOptional(),
-  succession: z.strictObject({ removed: hostId, by: hostId }).exactOptional(),
+  succession: z.strictObject({ removed: z.array(hostId).min(1), by: hostId }).exactOptional(),
   operation: operationSchema.exactOptional(),
 }) satisfies z.ZodType<SrRecord>
 

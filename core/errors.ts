@@ -232,6 +232,11 @@ export const ERRORS = {
     next: 'Start that host, or remove it first (`xosan host remove`), and try again; what was begun goes on then.',
     retriable: true,
   },
+  SUCCESSION_ELSEWHERE: {
+    sentence: 'Host {host} takes the place of the one that held the key of the authority: {reason}.',
+    next: 'Give the command on that host. Only if that host is lost for good, remove it instead (`xosan host remove`).',
+    retriable: true,
+  },
   CLOCKS_DIFFER: {
     sentence: "The time of day on host {host} differs from this host's by {hours} hours.",
     next: 'Set the clocks of both hosts (certificates end at a time of day), and try again.',

@@ -168,6 +168,7 @@ async function main(config: Config, log: Log): Promise<void> {
     reload: reloadCluster,
     renewal,
     etcdPart,
+    nameOf: id => plane.metadata.hosts().find(each => each.host === id)?.name ?? id,
   })
 
   // Control plane

@@ -3,6 +3,7 @@ import { transactUntilKnown } from '../../cluster/update.ts'
 import { type Clock } from '../../core/ports/clock.ts'
 import { type Random } from '../../core/ports/random.ts'
 import { hasCode } from '../../core/errors.ts'
+import { type HostId } from '../../core/units.ts'
 import { type TrustDirectory } from '../../trust/trust-directory.ts'
 import { Deadline } from '../../volume/deadline.ts'
 import { type Config } from '../config.ts'
@@ -34,6 +35,8 @@ interface CreateOptions {
   readonly renewal: Pick<CertificateRenewal, 'trust' | 'adopt' | 'addCertificate'>
   /** Null where the coordinator is not etcd. */
   readonly etcdPart: Pick<EtcdPart, 'restarted'> | null
+  /** As an administrator knows a host. */
+  readonly nameOf: (host: HostId) => string
 }
 
 /** How another host takes the place of the one that holds the authority. */
@@ -49,16 +52,21 @@ const LOOK_MS = 3_000
 
 /** The parts of a succession on one host, put together. */
 export function createSuccession(options: CreateOptions): SuccessionParts {
-  const { config, version, cluster, directory, pool, clock, random, log } = options
+  const { config, version, cluster, directory, pool, clock, random, log, nameOf } = options
   const { revocation, reload, renewal, etcdPart } = options
   const { coordinator } = cluster
   const revocationsCurrent = async () => revocation()?.current()
-  const record = new SuccessionRecord({ coordinator, clock, random }, async host =>
-    pool.call(host, 'cluster.check', {}, CHECK_MS).then(
-      () => true,
-      () => false
-    )
-  )
+  const record = new SuccessionRecord({
+    coordinator,
+    clock,
+    random,
+    nameOf,
+    srOf: async host =>
+      pool.call(host, 'cluster.check', {}, CHECK_MS).then(
+        found => found.sr,
+        () => null
+      ),
+  })
   const steps = new SuccessionSteps({
     cluster,
     directory,
@@ -84,7 +92,6 @@ export function createSuccession(options: CreateOptions): SuccessionParts {
     record,
     steps,
     directory,
-    revocationsCurrent,
     revocationsPublished: async () => revocation()?.require(),
     removeMembers: async (hosts, deadline) => {
       const changes = hosts.map(host => ({ key: memberKey(host), value: null }))
@@ -92,6 +99,7 @@ export function createSuccession(options: CreateOptions): SuccessionParts {
     },
     addCertificate: async (host, certificatePem, inUse) =>
       renewal.addCertificate(host, certificatePem, inUse),
+    nameOf,
     log,
   })
   return { record, steps, succession }

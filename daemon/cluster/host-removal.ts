@@ -20,7 +20,7 @@ interface RemovalOptions {
   readonly hosts: readonly Pick<HostRecord, 'host' | 'name'>[]
   readonly agent: (host: HostId) => HostAgent
   readonly record: Pick<SuccessionRecord, 'read' | 'remove'>
-  readonly succession: Pick<Succession, 'carryOut' | 'finish'>
+  readonly succession: Pick<Succession, 'carryOut'>
 }
 
 const REMOVE_MS = 30_000
@@ -41,7 +41,7 @@ interface Removed {
  * authority, this host takes its place; so it does first when that was begun for another host and broken off.
  *
  * @param wanted name or UUID
- * @throws XosanError INVALID_ARGUMENT, SR_NOT_FOUND, SUCCESSION_WAITS; as `transactUntilKnown`; as `Succession.carryOut`,
+ * @throws XosanError INVALID_ARGUMENT, SR_NOT_FOUND, SUCCESSION_ELSEWHERE; as `transactUntilKnown`; as `Succession.carryOut`,
  *   after which the same call goes on
  */
 export async function removeHost(wanted: string, options: RemovalOptions): Promise<Removed> {
@@ -53,16 +53,15 @@ export async function removeHost(wanted: string, options: RemovalOptions): Promi
   const { host, name } = find(wanted, self, [
     ...hosts,
     // Their records as hosts may be gone already, or have never been made.
-    ...[authority, ...(begun === undefined ? [] : [begun.removed]), ...listed.entries.map(hostOfMember)].map(
-      id => ({ host: id, name: id })
-    ),
+    ...[
+      authority,
+      ...(begun === undefined ? [] : [begun.by, ...begun.removed]),
+      ...listed.entries.map(hostOfMember),
+    ].map(id => ({ host: id, name: id })),
   ])
   if (begun !== undefined || authority === host) {
     const deadline = new Deadline(clock, `taking the place of the host that held the authority`, SUCCEED_MS)
-    const removed = begun?.removed ?? host
-    const leaving = new Set([removed, host])
-    await succession.carryOut(sr, removed, leaving, deadline)
-    await succession.finish(sr, leaving, deadline)
+    await succession.carryOut(sr, host, deadline)
     return { host, revoked: true, successor: self }
   }
   const deadline = new Deadline(clock, `removing ${name}`, REMOVE_MS)

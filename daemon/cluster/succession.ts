@@ -2,7 +2,7 @@
  * Another host takes the place of the one that holds the authority, because that one is removed
  * (docs/decisions/trust-succession.md). Every step can be done twice, here or on another host.
  */
-import { hostKey, HOSTS_PREFIX, memberKey, MEMBERS_PREFIX, parseKey } from '../../cluster/keys.ts'
+import { hostKey, memberKey, MEMBERS_PREFIX } from '../../cluster/keys.ts'
 import { parseMemberRecord } from '../../cluster/records.ts'
 import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
 import { type Clock } from '../../core/ports/clock.ts'
@@ -33,10 +33,10 @@ interface SuccessionOptions {
   readonly addCertificate: (host: HostId, certificatePem: string, inUse: string) => Promise<void>
   /** Publishes and saves the list of revoked certificates. @throws what keeps it from that */
   readonly revocationsPublished: () => Promise<void>
-  /** The same in the ordinary way: who is no member has nothing that is good. Never rejects. */
-  readonly revocationsCurrent: () => Promise<void>
   /** Takes hosts from the list of members. */
   readonly removeMembers: (hosts: readonly HostId[], deadline: Deadline) => Promise<void>
+  /** As an administrator knows it. */
+  readonly nameOf: (host: HostId) => string
   readonly log: Log
 }
 
@@ -57,21 +57,15 @@ export class Succession {
    * Makes this host the one that holds the authority, and removes hosts from the members: the one that held it, and others
    * without which it could not be done.
    *
-   * @param removed the one that held it, or is to be removed now
-   * @param leaving all that are removed, it included
-   * @throws XosanError SUCCESSION_WAITS when somebody else does not answer, or is doing this, before anything was changed;
-   *   what a host says on the way: done again, it goes on
+   * @param removed the one that holds it; once that was begun, any
+   * @throws XosanError SUCCESSION_WAITS when somebody else does not answer; SUCCESSION_ELSEWHERE and NOT_IN_CLUSTER as
+   *   `SuccessionRecord.claim`. All of these before anything was changed, if nothing was begun. What a host says on the
+   *   way: done again, it goes on
    */
-  async carryOut(sr: SrId, removed: HostId, leaving: ReadonlySet<HostId>, deadline: Deadline): Promise<void> {
+  async carryOut(sr: SrId, removed: HostId, deadline: Deadline): Promise<void> {
     const { host, record, directory, revocationsPublished, removeMembers, log } = this.#options
-    const { succession } = await record.read(sr, deadline)
-    // Nothing is begun unless all are there. What was begun is taken up first, without those that are said to be lost: when
-    // there are several, each is named by a command of its own, and none of these but the last one meets all others.
-    const goesOn = succession !== undefined && [host.uuid, ...leaving].includes(succession.by)
-    if (!goesOn) await this.#check(sr, leaving, deadline)
-    await record.claim(sr, removed, host.uuid, leaving, deadline)
+    const leaving = await this.#begin(sr, removed, deadline)
     await removeMembers([...leaving], deadline)
-    if (goesOn) await this.#check(sr, leaving, deadline)
     log.info('this host succeeds the one that held the authority', { removed: [...leaving].join(', ') })
     await revocationsPublished().catch((error: unknown) => {
       // Whoever was at this before and is lost may have left a list that this host cannot check yet, or one of the old
@@ -87,7 +81,10 @@ export class Succession {
       const hosts = (await this.#members(leaving, deadline)).map(member => member.host)
       // This host first, and last: until it trusts the new authority it can issue nothing.
       const left = [host.uuid, ...hosts.filter(each => each !== host.uuid)].filter(each => !done.has(each))
-      if (left.length === 0) return
+      if (left.length === 0) {
+        await this.#finish(sr, leaving, deadline)
+        return
+      }
       const trust = async (alone: boolean): Promise<void> => {
         await record.requireClaim(sr, host.uuid, deadline)
         // One after the other: each may have to restart its member of etcd.
@@ -105,27 +102,30 @@ export class Succession {
       await trust(true)
       for (const each of left) done.add(each)
     }
-    throw waits(host.uuid, 'other hosts go on joining')
+    throw this.#waits(host.uuid, 'other hosts go on joining')
   }
 
-  /**
-   * All is done: the records of those who were removed go once more, which they could have written until now, and so do those
-   * of hosts that were removed by commands that did not come to an end.
-   */
-  async finish(sr: SrId, leaving: ReadonlySet<HostId>, deadline: Deadline): Promise<void> {
-    const { host, record, coordinator, clock, revocationsCurrent, log } = this.#options
-    // In this order: a host is a member before it has a record as a host.
-    const hosts = await patiently(clock, deadline, async () => coordinator.list(HOSTS_PREFIX))
-    const members = new Set((await this.#members(leaving, deadline)).map(member => member.host))
-    const strangers = hosts.entries.flatMap(({ key }) => {
-      const parsed = parseKey(key)
-      return parsed.kind === 'host' && !members.has(parsed.host) ? [parsed.host] : []
-    })
-    const records = [...new Set([...leaving, ...strangers])].flatMap(each => [memberKey(each), hostKey(each)])
+  /** @returns all that are removed, the given one among them */
+  async #begin(sr: SrId, removed: HostId, deadline: Deadline): Promise<ReadonlySet<HostId>> {
+    const { host, record, removeMembers } = this.#options
+    const claim = async () => record.claim(sr, removed, host.uuid, deadline)
+    if ((await record.read(sr, deadline)).succession === undefined) {
+      await this.#check(sr, new Set([removed]), deadline)
+      return claim()
+    }
+    // What was begun has to end, so this comes first: of two hosts that are lost each would have to wait for the other.
+    const leaving = await claim()
+    await removeMembers([...leaving], deadline)
+    await this.#check(sr, leaving, deadline)
+    return leaving
+  }
+
+  /** All is done: the records of those who were removed go once more, which they could have written until now. */
+  async #finish(sr: SrId, leaving: ReadonlySet<HostId>, deadline: Deadline): Promise<void> {
+    const { host, record, log } = this.#options
+    const records = [...leaving].flatMap(each => [memberKey(each), hostKey(each)])
     await record.release(sr, host.uuid, records, deadline)
     log.info('this host holds the authority')
-    // An attempt that was broken off may have certified them.
-    await revocationsCurrent()
   }
 
   /** Whether this host is a member, and every other one answers and can do what it will be asked. */
@@ -138,11 +138,11 @@ export class Succession {
         if (member.host === host.uuid) return
         const found = await this.#call(member.host, 'cluster.check', {}, deadline, CALL_MS).catch(
           (error: unknown) => {
-            throw waits(member.host, reasonOf(error))
+            throw hasCode(error, 'SUCCESSION_WAITS') ? error : this.#waits(member.host, reasonOf(error))
           }
         )
-        if (found.sr !== sr) throw waits(member.host, 'it is not in the cluster of this SR')
-        if (found.version !== version) throw waits(member.host, `it has version ${found.version}`)
+        if (found.sr !== sr) throw this.#waits(member.host, 'it is not in the cluster of this SR')
+        if (found.version !== version) throw this.#waits(member.host, `it has version ${found.version}`)
       })
     )
   }
@@ -201,7 +201,7 @@ export class Succession {
       return await this.#options.pool.call(host, method, params, timeMs)
     } catch (error) {
       // Out of time says what took too long, and not where.
-      if (hasCode(error, 'DEADLINE_EXCEEDED')) throw waits(host, reasonOf(error))
+      if (hasCode(error, 'DEADLINE_EXCEEDED')) throw this.#waits(host, reasonOf(error))
       throw error
     }
   }
@@ -217,7 +217,8 @@ export class Succession {
       return leaving.has(host) ? [] : [{ host, admission, certificates: [...certificates] }]
     })
   }
-}
 
-const waits = (host: string, reason: string): XosanError =>
-  new XosanError('SUCCESSION_WAITS', { host, reason })
+  #waits(host: HostId, reason: string): XosanError {
+    return new XosanError('SUCCESSION_WAITS', { host: this.#options.nameOf(host), reason })
+  }
+}

@@ -205,6 +205,7 @@ export class Xosand {
       ...parts,
       version: VERSION,
       cluster,
+      nameOf: id => id,
       directory,
       pool: this.#around.pool(this),
       revocation: () => this.#revocation,
