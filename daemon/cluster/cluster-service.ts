@@ -329,14 +329,24 @@ export class ClusterService implements ClusterFormation {
     return { ticket, etcdMembers: coordinator.kind === 'etcd' ? [...coordinator.members] : [] }
   }
 
-  /** One that was succeeded while it was away has its key still, and whoever it lets in is let in by nobody else. */
+  /**
+   * One that was succeeded while it was away has its key still, and whoever it lets in is let in by nobody else. And while
+   * the record says that hosts are being removed nobody is let in, be it one of these: whoever finishes removes it again,
+   * with the replicas that it has got by then.
+   */
   async #requireHolder(sr: SrId): Promise<void> {
     const { config, cluster, clock } = this.#options
     const deadline = new Deadline(clock, 'looking who holds the authority', CHECK_MS)
     const { entry } = await deadline.race(cluster.coordinator.read(srKey(sr)))
     // There is none yet while the cluster forms.
     if (entry === null) return
-    const { createdBy, authority = createdBy } = parseSrRecord(entry.key, entry.value)
+    const { createdBy, authority = createdBy, succession } = parseSrRecord(entry.key, entry.value)
+    if (succession !== undefined) {
+      throw new XosanError('SUCCESSION_WAITS', {
+        host: config.host.name,
+        reason: 'nobody joins until it is done',
+      })
+    }
     if (authority !== config.host.uuid)
       throw new XosanError('AUTHORITY_ELSEWHERE', { host: config.host.name })
   }
