@@ -1,5 +1,6 @@
 /** The records beside those of volumes: hosts, SRs, stores, tombstones. `keys.ts` says where each lives. */
 import { z } from 'zod'
+import { XosanError } from '../core/errors.ts'
 import { type Operation } from '../core/mirror/volume-record.ts'
 import {
   type ByteLength,
@@ -12,6 +13,7 @@ import {
 import { bytes, hostId, replicaId, srId, storeId, volumeKey } from '../rpc/identifiers.ts'
 import { memberSchema } from '../trust/member-text.ts'
 import { type Member } from '../trust/members.ts'
+import { memberKey } from './keys.ts'
 import { parseRecord, serialiseRecord } from './record-text.ts'
 import { operationSchema } from './volume-state.ts'
 
@@ -162,8 +164,12 @@ export const parseStoreRecord = (key: string, text: string): StoreRecord =>
   parseRecord(storeSchema, key, text)
 export const parseTombstoneRecord = (key: string, text: string): TombstoneRecord =>
   parseRecord(tombstoneSchema, key, text)
-export const parseMemberRecord = (key: string, text: string): MemberRecord =>
-  parseRecord(memberRecordSchema, key, text)
+/** A host is known by the record under its own key: one that names another host could stand in for that host's. */
+export function parseMemberRecord(key: string, text: string): MemberRecord {
+  const record = parseRecord(memberRecordSchema, key, text)
+  if (key === memberKey(record.host)) return record
+  throw new XosanError('RECORD_INVALID', { key, reason: `it names host ${record.host}` })
+}
 
 /** The canonical text of a record. @throws RECORD_INVALID rather than write what no host could read; so do all below */
 export const serialiseHostRecord = (key: string, record: HostRecord): string =>

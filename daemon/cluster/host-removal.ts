@@ -1,5 +1,5 @@
-import { hostKey, memberKey, MEMBERS_PREFIX } from '../../cluster/keys.ts'
-import { type HostRecord, parseMemberRecord } from '../../cluster/records.ts'
+import { hostKey, memberKey, MEMBERS_PREFIX, parseKey } from '../../cluster/keys.ts'
+import { type HostRecord } from '../../cluster/records.ts'
 import { reasonOf, XosanError } from '../../core/errors.ts'
 import { type Clock } from '../../core/ports/clock.ts'
 import { type Coordinator, type Entry } from '../../core/ports/coordinator.ts'
@@ -56,7 +56,7 @@ export async function removeHost(wanted: string, options: RemovalOptions): Promi
     ...[
       authority,
       ...(begun === undefined ? [] : [begun.by, ...begun.removed]),
-      ...listed.entries.map(hostOfMember),
+      ...listed.entries.flatMap(hostOfMember),
     ].map(id => ({ host: id, name: id })),
   ])
   if (begun !== undefined || authority === host) {
@@ -77,7 +77,11 @@ export async function removeHost(wanted: string, options: RemovalOptions): Promi
   return { host, revoked, successor: null }
 }
 
-const hostOfMember = ({ key, value }: Entry): HostId => parseMemberRecord(key, value).host
+/** By its key alone: a record that cannot be read is there to be removed, too. */
+function hostOfMember({ key }: Entry): HostId[] {
+  const parsed = parseKey(key)
+  return parsed.kind === 'member' ? [parsed.host] : []
+}
 
 function find(
   wanted: string,

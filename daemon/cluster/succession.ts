@@ -2,7 +2,7 @@
  * Another host takes the place of the one that holds the authority, because that one is removed
  * (docs/decisions/trust-succession.md). Every step can be done twice, here or on another host.
  */
-import { hostKey, memberKey, MEMBERS_PREFIX } from '../../cluster/keys.ts'
+import { hostKey, memberKey, MEMBERS_PREFIX, parseKey } from '../../cluster/keys.ts'
 import { parseMemberRecord } from '../../cluster/records.ts'
 import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
 import { type Clock } from '../../core/ports/clock.ts'
@@ -213,9 +213,21 @@ export class Succession {
     const { coordinator, clock } = this.#options
     const { entries } = await patiently(clock, deadline, async () => coordinator.list(MEMBERS_PREFIX))
     return entries.flatMap(({ key, value }) => {
-      const { host, admission, certificates } = parseMemberRecord(key, value)
-      return leaving.has(host) ? [] : [{ host, admission, certificates: [...certificates] }]
+      const named = parseKey(key)
+      // Nobody's, as every host takes it.
+      if (named.kind !== 'member' || leaving.has(named.host)) return []
+      const { host, admission, certificates } = this.#readable(named.host, key, value)
+      return [{ host, admission, certificates: [...certificates] }]
     })
+  }
+
+  /** @throws XosanError SUCCESSION_WAITS, so that an administrator can remove the host by name or UUID, if it is none */
+  #readable(host: HostId, key: string, value: string): Member {
+    try {
+      return parseMemberRecord(key, value)
+    } catch (error) {
+      throw this.#waits(host, reasonOf(error))
+    }
   }
 
   #waits(host: HostId, reason: string): XosanError {

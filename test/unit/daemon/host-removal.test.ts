@@ -22,13 +22,21 @@ class Removing {
   known = hosts
   /** Hosts with a record as members. */
   members = [h1, h2, h3]
+  unreadable: HostId | null = null
   /** What fails, of what is done. */
   fails = ''
 
   async remove(wanted: string) {
     const nameOf = (host: HostId) => hosts.find(each => each.host === host)!.name
     const coordinator = {
-      list: async () => Promise.resolve({ entries: this.members.map(memberEntry), revision: 1 }),
+      list: async () =>
+        Promise.resolve({
+          entries: this.members.map(host => ({
+            ...memberEntry(host),
+            ...(host === this.unreadable ? { value: 'nonsense' } : {}),
+          })),
+          revision: 1,
+        }),
     } as unknown as Coordinator
     return removeHost(wanted, {
       self: h2,
@@ -129,6 +137,12 @@ describe('removing a host', () => {
   it('finds a member that never got as far as to have a record as a host', async () => {
     removing.known = hosts.slice(0, 2)
     assert.deepEqual(await removing.remove(h3), { host: h3, revoked: true, successor: null })
+  })
+
+  it('removes a host whose record cannot be read, and others in spite of it', async () => {
+    removing.unreadable = h3
+    assert.deepEqual(await removing.remove(h3), { host: h3, revoked: true, successor: null })
+    assert.deepEqual(await removing.remove('h1'), { host: h1, revoked: true, successor: h2 })
   })
 
   it('does not remove the host where it is said, or one that is not there', async () => {

@@ -19,7 +19,7 @@ const hosts = [1, 2, 3, 4, 5].map(newHostId)
 const [h1, h2, h3, h4, h5] = hosts as [HostId, HostId, HostId, HostId, HostId]
 const nameOf = (host: HostId): string => `h${hosts.indexOf(host) + 1}`
 
-/** A succession on h2, as far as to the first change after the SR's record. */
+/** A succession on h2, as far as to the first file. */
 class Beginning {
   readonly store = new SimulatedCoordinator({ clock })
   /** What was done, in words. */
@@ -27,6 +27,8 @@ class Beginning {
   readonly up = new Set([h2, h3, h4, h5])
   /** As the SR's record has it. */
   begun: { removed: HostId[]; by: HostId } | undefined
+  /** Why the list of revoked certificates cannot be taken over. */
+  published: XosanError | null = null
 
   constructor() {
     for (const host of hosts) {
@@ -69,7 +71,11 @@ class Beginning {
         this.done.push(`removes ${leaving.map(nameOf).join()}`)
         return Promise.resolve()
       },
-      revocationsPublished: async () => Promise.reject(new Error('it goes on')),
+      revocationsPublished: async () => {
+        if (this.published !== null) throw this.published
+        return Promise.resolve()
+      },
+      directory: async () => Promise.reject(new Error('it goes on')),
       nameOf,
       log: createLog('test', 'error'),
     } as unknown as ConstructorParameters<typeof Succession>[0])
@@ -103,5 +109,30 @@ describe('a succession', () => {
     const [first, second] = ['h1,h4', 'h1,h4,h5']
     assert.deepEqual(beginning.done.slice(0, 2), [`claims for ${first}`, `removes ${first}`])
     assert.deepEqual(beginning.done.slice(2, 4), [`claims for ${second}`, `removes ${second}`])
+  })
+
+  it('names a host whose record cannot be read, and goes on without it when it is removed', async () => {
+    const key = memberKey(h3)
+    const foreign = serialiseMemberRecord(key, { version: 1, host: h4, admission: 'a', certificates: [] })
+    for (const value of ['nonsense', foreign]) {
+      beginning = new Beginning()
+      beginning.writeMember(h3, value)
+      await assert.rejects(beginning.remove(h1), { code: 'SUCCESSION_WAITS', message: /Host h3: / })
+      beginning.begun = { removed: [h1], by: h2 }
+      await assert.rejects(beginning.remove(h3), GOES_ON)
+    }
+  })
+
+  it('does not mind what is under a key that names no host', async () => {
+    beginning.store.transact('the test', [], [{ key: 'members/nobody', value: 'nonsense' }])
+    await assert.rejects(beginning.remove(h1), GOES_ON)
+  })
+
+  it('goes on when the published list of revoked certificates is none, and only the lost host could mend it', async () => {
+    const what = 'the list of revoked certificates'
+    beginning.published = new XosanError('INVALID_ARGUMENT', { what, reason: 'it is none' })
+    await assert.rejects(beginning.remove(h1), GOES_ON)
+    beginning.published = new XosanError('COORDINATOR_UNAVAILABLE', { reason: 'it does not answer' })
+    await assert.rejects(beginning.remove(h1), { code: 'COORDINATOR_UNAVAILABLE' })
   })
 })
