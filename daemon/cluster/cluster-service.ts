@@ -40,6 +40,7 @@ import {
 import { EnrolmentDesk } from './enrolment-desk.ts'
 import { type HostCluster } from './host-cluster.ts'
 import { type Pool, type PoolHost } from './pool.ts'
+import { requireSameTime } from './same-time.ts'
 
 /** This host's part in the coordinator; absent where the coordinator is a file. */
 export interface CoordinatorMember {
@@ -74,8 +75,6 @@ const RESTART_MS = 5_000
 /** A host that leaves starts anew: seconds, on a busy machine. */
 const LEAVE_MS = 15_000
 const LEAVE_POLL_MS = millis(200)
-/** A certificate's end is a time of day, and a joining host refuses one whose length it finds odd. */
-const CLOCKS_MS_MAX = 24 * 3_600_000
 
 const FIRST_GENERATION = 1
 
@@ -194,10 +193,7 @@ export class ClusterService implements ClusterFormation {
     if (found.version !== version) {
       throw new XosanError('VERSION_DIFFERENT', { host: name, version: found.version, own: version })
     }
-    const apartMs = Math.abs(found.timeOfDay - Date.now())
-    if (apartMs > CLOCKS_MS_MAX) {
-      throw new XosanError('CLOCKS_DIFFER', { host: name, hours: Math.round(apartMs / 3_600_000) })
-    }
+    requireSameTime(name, found.timeOfDay)
     if (found.sr !== null && found.sr !== sr && found.holdsData) throw this.#inAnother(name, found.sr)
     return found.sr
   }

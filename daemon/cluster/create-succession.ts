@@ -47,8 +47,6 @@ export interface SuccessionParts {
 }
 
 const CHECK_MS = 5_000
-/** A host that knows nobody any more must not wait long for what it cannot be told. */
-const LOOK_MS = 3_000
 
 /** The parts of a succession on one host, put together. */
 export function createSuccession(options: CreateOptions): SuccessionParts {
@@ -68,14 +66,15 @@ export function createSuccession(options: CreateOptions): SuccessionParts {
       ),
   })
   const steps = new SuccessionSteps({
+    host: config.host.name,
     cluster,
     directory,
     revocationsCurrent,
     reload,
     renewal,
     etcdRestarted: async () => etcdPart?.restarted(),
-    successor: async sr =>
-      record.read(sr, new Deadline(clock, 'looking who holds the authority', LOOK_MS)).then(
+    successor: async (sr, withinMs) =>
+      record.read(sr, new Deadline(clock, 'looking who holds the authority', withinMs)).then(
         ({ succession }) => succession?.by,
         (error: unknown) => {
           if (hasCode(error, 'SR_NOT_FOUND')) return undefined

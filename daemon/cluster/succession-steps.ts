@@ -11,10 +11,12 @@ import { type ClusterFile } from './cluster-file.ts'
 import { type HostCluster } from './host-cluster.ts'
 
 interface StepsOptions {
+  /** Name of this host. */
+  readonly host: string
   readonly cluster: Pick<HostCluster, 'toldMembers'> & { readonly file: Pick<ClusterFile, 'sr'> | null }
   readonly directory: () => Promise<TrustDirectory>
   /** Who succeeds now, as the coordinator says; undefined when nobody does, null when it cannot be asked. */
-  readonly successor: (sr: SrId) => Promise<HostId | undefined | null>
+  readonly successor: (sr: SrId, withinMs: number) => Promise<HostId | undefined | null>
   /** Saves the list of revoked certificates that is published. */
   readonly revocationsCurrent: () => Promise<void>
   /** Makes all programs of this host look at its keys again. */
@@ -26,6 +28,11 @@ interface StepsOptions {
   /** Makes this host's member of etcd, if it has one, read what it trusts again. */
   readonly etcdRestarted: () => Promise<void>
 }
+
+/** A host that knows nobody any more must not wait long for what it cannot be told. */
+const FIRST_LOOK_MS = 3_000
+/** Meanwhile members of etcd are restarted, and it may take a moment until there are enough of them. */
+const LOOK_MS = 30_000
 
 /** As `cluster.trust` has it. */
 interface AuthorityToTrust {
@@ -56,20 +63,26 @@ export class SuccessionSteps {
 
   /**
    * Trusts another authority, the one to be certified by from now on. Said late, when it is over, nothing is changed.
-   * @throws XosanError NOT_IN_CLUSTER; INVALID_ARGUMENT when it would shut this host out, and for who succeeds nobody
+   * @throws XosanError NOT_IN_CLUSTER; INVALID_ARGUMENT when it would shut this host out, and for who succeeds nobody;
+   *   SUCCESSION_WAITS when the coordinator cannot be asked about that
    */
   async trust({ sr, by, authorityPem, alone, members }: AuthorityToTrust): Promise<void> {
     await this.#inTurn(sr, async () => {
-      const { cluster, directory, successor, revocationsCurrent, reload, renewal, etcdRestarted } =
-        this.#options
+      const { host, cluster, directory, successor, revocationsCurrent, reload } = this.#options
+      const { renewal, etcdRestarted } = this.#options
       if (!isAuthority(authorityPem)) throw invalid('it is not one')
-      let now = await successor(sr)
+      let now = await successor(sr, FIRST_LOOK_MS)
       if (now === null) {
         // Perhaps because this host knows nobody any more who could answer.
         await cluster.toldMembers(members)
-        now = await successor(sr)
+        now = await successor(sr, LOOK_MS)
       }
-      if (now !== null && now !== by) throw invalid('its host does not succeed another one now')
+      // What comes late may be of a host that has been succeeded itself, and would be trusted by this host for ever.
+      if (now === null) {
+        const reason = 'it cannot ask the coordinator who takes that place'
+        throw new XosanError('SUCCESSION_WAITS', { host, reason })
+      }
+      if (now !== by) throw invalid('its host does not succeed another one now')
       // For the datapath processes, too, each of which has its own connections to the coordinator.
       await cluster.toldMembers(members)
       // A list of revoked certificates that only an authority of before has signed cannot be kept without it.

@@ -16,6 +16,7 @@ import { type Deadline } from '../../volume/deadline.ts'
 import { type Log } from '../log.ts'
 import { patiently } from './patiently.ts'
 import { type Pool, type PoolMethod } from './pool.ts'
+import { requireSameTime } from './same-time.ts'
 import { type SuccessionRecord } from './succession-record.ts'
 import { type SuccessionSteps } from './succession-steps.ts'
 
@@ -58,7 +59,7 @@ export class Succession {
    * without which it could not be done.
    *
    * @param removed the one that holds it; once that was begun, any
-   * @throws XosanError SUCCESSION_WAITS when somebody else does not answer; SUCCESSION_ELSEWHERE and NOT_IN_CLUSTER as
+   * @throws XosanError SUCCESSION_WAITS when somebody else does not answer; CLOCKS_DIFFER; SUCCESSION_ELSEWHERE and NOT_IN_CLUSTER as
    *   `SuccessionRecord.claim`. All of these before anything was changed, if nothing was begun. What a host says on the
    *   way: done again, it goes on
    */
@@ -143,6 +144,7 @@ export class Succession {
         )
         if (found.sr !== sr) throw this.#waits(member.host, 'it is not in the cluster of this SR')
         if (found.version !== version) throw this.#waits(member.host, `it has version ${found.version}`)
+        requireSameTime(this.#options.nameOf(member.host), found.timeOfDay)
       })
     )
   }
@@ -160,7 +162,7 @@ export class Succession {
     const { host, steps, directory, addCertificate, pool } = this.#options
     const authority = await (await directory()).authority()
     if (authority === null) throw new XosanError('AUTHORITY_ELSEWHERE', { host: host.uuid })
-    const addresses = new Map((await pool.hosts()).map(({ uuid, address }) => [uuid, address]))
+    const addresses = new Map((await deadline.race(pool.hosts())).map(({ uuid, address }) => [uuid, address]))
     const issued = new Map<HostId, string>()
     const before = new Map((await this.#members(leaving, deadline)).map(member => [member.host, member]))
     for (const each of hosts) {

@@ -27,6 +27,8 @@ describe('what a host does at a succession', () => {
   let steps: SuccessionSteps
   /** Who succeeds, as the coordinator says. */
   let successor: HostId | undefined | null
+  /** What is said once this host knows who the members are, if nothing was before. */
+  let afterTold: HostId | null
   let done: string[]
 
   beforeEach(async () => {
@@ -38,10 +40,19 @@ describe('what a host does at a succession', () => {
     sr = own.identity.sr
     await directory.saveCredentials(own)
     successor = h2
+    afterTold = null
     done = []
     const note = (what: string) => async () => Promise.resolve(void done.push(what))
     steps = new SuccessionSteps({
-      cluster: { file: { sr }, toldMembers: note('told members') },
+      host: 'h3',
+      cluster: {
+        file: { sr },
+        toldMembers: async () => {
+          done.push('told members')
+          successor ??= afterTold
+          return Promise.resolve()
+        },
+      },
       directory: async () => Promise.resolve(directory),
       successor: async () => Promise.resolve(successor),
       revocationsCurrent: note('revocations'),
@@ -105,11 +116,18 @@ describe('what a host does at a succession', () => {
     assert.deepEqual(await trusted(), [rig.authority.certificatePem])
   })
 
-  it('does what it is told when it cannot ask: it may know nobody any more', async () => {
+  it('asks again when it has been told who the members are, since it may know nobody any more', async () => {
     successor = null
+    afterTold = h2
     await trust(false)
     assert.equal(done[0], 'told members')
     assert.equal((await trusted()).length, 2)
+  })
+
+  it('trusts nobody whom it cannot ask about, who may be somebody of before', async () => {
+    successor = null
+    await assert.rejects(trust(false), { code: 'SUCCESSION_WAITS', message: /Host h3: / })
+    assert.deepEqual(await trusted(), [rig.authority.certificatePem])
   })
 
   it('does not trust alone what it has not heard of, more than one, or what is none', async () => {

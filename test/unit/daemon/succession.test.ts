@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { memberKey } from '../../../cluster/keys.ts'
 import { serialiseMemberRecord, type SrRecord } from '../../../cluster/records.ts'
 import { XosanError } from '../../../core/errors.ts'
@@ -9,9 +12,11 @@ import { type SuccessionRecord } from '../../../daemon/cluster/succession-record
 import { Succession } from '../../../daemon/cluster/succession.ts'
 import { createLog } from '../../../daemon/log.ts'
 import { createNodeClock } from '../../../daemon/ports/node-clock.ts'
+import { createSuccessor } from '../../../trust/successor.ts'
+import { TrustDirectory } from '../../../trust/trust-directory.ts'
 import { Deadline } from '../../../volume/deadline.ts'
 import { SimulatedCoordinator } from '../../simulator/simulated-coordinator.ts'
-import { newHostId } from '../../support/trust-rig.ts'
+import { newHostId, TrustRig } from '../../support/trust-rig.ts'
 
 const clock = createNodeClock()
 const sr = randomUUID() as SrId
@@ -27,6 +32,10 @@ class Beginning {
   readonly up = new Set([h2, h3, h4, h5])
   /** As the SR's record has it. */
   begun: { removed: HostId[]; by: HostId } | undefined
+  /** The files of h2; without any it ends where they are needed. */
+  directory: TrustDirectory | null = null
+  /** On all other hosts. */
+  timeOfDay = Date.now()
   /** Why the list of revoked certificates cannot be taken over. */
   published: XosanError | null = null
 
@@ -44,8 +53,10 @@ class Beginning {
     this.store.transact('the test', [], [{ key: memberKey(host), value }])
   }
 
-  async remove(host: HostId): Promise<void> {
-    const record: Pick<SuccessionRecord, 'read' | 'claim'> = {
+  async remove(host: HostId, withinMs = 20_000): Promise<void> {
+    const record: Pick<SuccessionRecord, 'read' | 'claim' | 'requireClaim' | 'hold'> = {
+      requireClaim: async () => Promise.resolve(),
+      hold: async () => Promise.resolve(),
       read: async () => Promise.resolve({ succession: this.begun } as unknown as SrRecord),
       claim: async (_, removed, by) => {
         this.begun = { removed: [...new Set([...(this.begun?.removed ?? []), removed])], by }
@@ -56,9 +67,15 @@ class Beginning {
     const pool = {
       call: async (called: HostId) => {
         if (!this.up.has(called)) throw new XosanError('PEER_UNREACHABLE', { host: 'it', reason: 'down' })
-        return Promise.resolve({ version: '1', sr, holdsData: true, timeOfDay: Date.now(), witness: false })
+        return Promise.resolve({
+          version: '1',
+          sr,
+          holdsData: true,
+          timeOfDay: this.timeOfDay,
+          witness: false,
+        })
       },
-      hosts: async () => Promise.resolve([]),
+      hosts: async () => new Promise<never>(() => undefined),
     } as Pick<Pool, 'call' | 'hosts'>
     const succession = new Succession({
       host: { uuid: h2, address: '127.0.0.2' },
@@ -75,11 +92,15 @@ class Beginning {
         if (this.published !== null) throw this.published
         return Promise.resolve()
       },
-      directory: async () => Promise.reject(new Error('it goes on')),
+      directory: async () => {
+        if (this.directory === null) throw new Error('it goes on')
+        return Promise.resolve(this.directory)
+      },
+      steps: { trust: async () => Promise.resolve() },
       nameOf,
       log: createLog('test', 'error'),
     } as unknown as ConstructorParameters<typeof Succession>[0])
-    await succession.carryOut(sr, host, new Deadline(clock, 'the test', 20_000))
+    await succession.carryOut(sr, host, new Deadline(clock, 'the test', withinMs))
   }
 }
 
@@ -97,6 +118,12 @@ describe('a succession', () => {
   it('does not begin while one is away, and names it', async () => {
     beginning.up.delete(h4)
     await assert.rejects(beginning.remove(h1), { code: 'SUCCESSION_WAITS', message: /Host h4: / })
+    assert.deepEqual(beginning.done, [])
+  })
+
+  it('does not begin while clocks are days apart, since a host would refuse its certificate half-way', async () => {
+    beginning.timeOfDay -= 3 * 24 * 3_600_000
+    await assert.rejects(beginning.remove(h1), { code: 'CLOCKS_DIFFER' })
     assert.deepEqual(beginning.done, [])
   })
 
@@ -134,5 +161,18 @@ describe('a succession', () => {
     await assert.rejects(beginning.remove(h1), GOES_ON)
     beginning.published = new XosanError('COORDINATOR_UNAVAILABLE', { reason: 'it does not answer' })
     await assert.rejects(beginning.remove(h1), { code: 'COORDINATOR_UNAVAILABLE' })
+  })
+
+  it('ends in its time when the pool does not say who its hosts are', async () => {
+    const path = await mkdtemp(join(tmpdir(), 'xosan-succession-'))
+    beginning.directory = await TrustDirectory.open(join(path, 'trust'))
+    const rig = await TrustRig.create()
+    const own = { ...(await rig.credentials(rig.identity(h2))) }
+    await beginning.directory.saveCredentials(own)
+    await createSuccessor(beginning.directory, new Date())
+    const authority = (await beginning.directory.ownAuthority())!
+    await beginning.directory.saveAuthorities(own.authoritiesPem + authority.certificatePem)
+    await assert.rejects(beginning.remove(h1, 1500), { code: 'DEADLINE_EXCEEDED' })
+    await rm(path, { recursive: true })
   })
 })
