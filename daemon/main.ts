@@ -34,6 +34,8 @@ import { HostCluster } from './cluster/host-cluster.ts'
 import { createPool } from './cluster/pool.ts'
 import { Revocation } from './cluster/revocation.ts'
 import { createSuccession } from './cluster/create-succession.ts'
+import { resumeSuccession } from './cluster/host-removal.ts'
+import { SuccessionResumption } from './cluster/succession-resumption.ts'
 import { readConfig, type Config } from './config.ts'
 import { ControlPlane } from './control-plane.ts'
 import { datapathClients, Datapaths } from './datapaths.ts'
@@ -54,9 +56,6 @@ const REGISTER_MS = 10_000
 
 /** A host that does not answer in this time is taken to be down, until the next look. */
 const PING_MS = 2000
-const SUCCESSION_UNFINISHED =
-  'A host that held the authority is being removed. If nobody is at it now, that was broken off, and the authority of ' +
-  'that host is trusted until it is done again (`xosan host remove`).'
 /** The answer to the call that ends this program shall still get out. */
 const ANSWER_FIRST_MS = millis(200)
 
@@ -98,8 +97,7 @@ async function main(config: Config, log: Log): Promise<void> {
     const sr = cluster.file === null ? null : plane.metadata.sr(cluster.file.sr)
     return sr === null ? null : (sr.authority ?? sr.createdBy)
   }
-  const isSucceeding = (): boolean =>
-    cluster.file !== null && plane.metadata.sr(cluster.file.sr)?.succession !== undefined
+  const nameOf = (id: HostId): string => plane.metadata.hosts().find(each => each.host === id)?.name ?? id
   const reloadCluster = async (): Promise<void> => {
     await cluster.reload()
     await datapaths.reload('cluster.reload')
@@ -168,7 +166,20 @@ async function main(config: Config, log: Log): Promise<void> {
     reload: reloadCluster,
     renewal,
     etcdPart,
-    nameOf: id => plane.metadata.hosts().find(each => each.host === id)?.name ?? id,
+    nameOf,
+  })
+  const resumption = new SuccessionResumption({
+    self: host.uuid,
+    clock,
+    log,
+    nameOf,
+    record: () => (cluster.file === null ? null : plane.metadata.sr(cluster.file.sr)),
+    resume: async () => {
+      const { file } = cluster
+      if (file === null) return
+      const options = { self: host.uuid, sr: file.sr, clock, ...succession }
+      await succession.removals.run('host', async () => resumeSuccession(options))
+    },
   })
 
   // Control plane
@@ -208,7 +219,7 @@ async function main(config: Config, log: Log): Promise<void> {
       .map(({ key, reason }) => `The record ${key} cannot be read: ${reason}.`),
     ...janitor.warnings,
     ...renewal.warnings,
-    ...(isSucceeding() ? [SUCCESSION_UNFINISHED] : []),
+    ...resumption.warnings,
   ]
   const control = new RpcServer({ log: logEvent(log, 'control') })
   const handlers = controlMethods({
@@ -259,6 +270,7 @@ async function main(config: Config, log: Log): Promise<void> {
     await register(config, coordinator, { clock, log })
     janitor.start()
     await renewal.begin()
+    resumption.start()
     if (transport === null) await peer.listenTcp(host.address, config.ports.peer)
     else await peer.listenTls(host.address, config.ports.peer, transport)
     log.info('open to other hosts', { address: host.address, tls: transport !== null })
@@ -270,6 +282,7 @@ async function main(config: Config, log: Log): Promise<void> {
     await Promise.all([control.close(), peer.close()])
     await janitor.close()
     renewal.close()
+    resumption.close()
     revocation?.close()
     await etcdPart?.close()
     await follower.close()

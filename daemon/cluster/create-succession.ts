@@ -6,6 +6,7 @@ import { hasCode } from '../../core/errors.ts'
 import { type HostId } from '../../core/units.ts'
 import { type TrustDirectory } from '../../trust/trust-directory.ts'
 import { Deadline } from '../../volume/deadline.ts'
+import { KeyedQueue } from '../../volume/keyed-queue.ts'
 import { type Config } from '../config.ts'
 import { type Log } from '../log.ts'
 import { type CertificateRenewal } from './certificate-renewal.ts'
@@ -44,6 +45,8 @@ export interface SuccessionParts {
   readonly record: SuccessionRecord
   readonly steps: SuccessionSteps
   readonly succession: Succession
+  /** Removals, one after the other: whoever did not wait for the answer and asks again must not meet himself. */
+  readonly removals: KeyedQueue<'host'>
 }
 
 const CHECK_MS = 5_000
@@ -101,5 +104,5 @@ export function createSuccession(options: CreateOptions): SuccessionParts {
     nameOf,
     log,
   })
-  return { record, steps, succession }
+  return { record, steps, succession, removals: new KeyedQueue() }
 }

@@ -45,7 +45,7 @@ interface Removed {
  *   after which the same call goes on
  */
 export async function removeHost(wanted: string, options: RemovalOptions): Promise<Removed> {
-  const { self, sr, coordinator, clock, log, hosts, record, succession } = options
+  const { self, sr, coordinator, clock, log, hosts, record } = options
   const looking = new Deadline(clock, 'looking who holds the authority', REMOVE_MS)
   // As the coordinator says now: to remove the holder in the ordinary way would leave nobody who can be succeeded.
   const { createdBy, authority = createdBy, succession: begun } = await record.read(sr, looking)
@@ -60,8 +60,7 @@ export async function removeHost(wanted: string, options: RemovalOptions): Promi
     ].map(id => ({ host: id, name: id })),
   ])
   if (begun !== undefined || authority === host) {
-    const deadline = new Deadline(clock, `taking the place of the host that held the authority`, SUCCEED_MS)
-    await succession.carryOut(sr, host, deadline)
+    await succeed(host, options)
     return { host, revoked: true, successor: self }
   }
   const deadline = new Deadline(clock, `removing ${name}`, REMOVE_MS)
@@ -75,6 +74,30 @@ export async function removeHost(wanted: string, options: RemovalOptions): Promi
   })
   await record.remove(sr, authority, [memberKey(host), hostKey(host)], deadline)
   return { host, revoked, successor: null }
+}
+
+/**
+ * Goes on with a succession that this host has begun, if there is one.
+ * @throws XosanError SR_NOT_FOUND; as `Succession.carryOut`
+ */
+export async function resumeSuccession({
+  self,
+  sr,
+  clock,
+  record,
+  succession,
+}: Pick<RemovalOptions, 'self' | 'sr' | 'clock' | 'record' | 'succession'>): Promise<void> {
+  const looking = new Deadline(clock, 'looking who holds the authority', REMOVE_MS)
+  const { succession: begun } = await record.read(sr, looking)
+  if (begun?.by === self) await succeed(begun.removed[0]!, { sr, clock, succession })
+}
+
+async function succeed(
+  host: HostId,
+  { sr, clock, succession }: Pick<RemovalOptions, 'sr' | 'clock' | 'succession'>
+): Promise<void> {
+  const deadline = new Deadline(clock, 'taking the place of the host that held the authority', SUCCEED_MS)
+  await succession.carryOut(sr, host, deadline)
 }
 
 /** By its key alone: a record that cannot be read is there to be removed, too. */

@@ -1,7 +1,6 @@
 import { XosanError } from '../../core/errors.ts'
 import { type ControlResult } from '../../rpc/control-api.ts'
 import { exportToolCertificates } from '../../trust/tool-certificates.ts'
-import { KeyedQueue } from '../../volume/keyed-queue.ts'
 import { type VolumeContext } from '../../volume/context.ts'
 import { type ClusterFile } from '../cluster/cluster-file.ts'
 import { type SuccessionParts } from '../cluster/create-succession.ts'
@@ -30,8 +29,6 @@ export function clusterMethods({
   readonly succession: SuccessionParts
   readonly log: Log
 }): Pick<ControlMethods, ClusterMethod> {
-  /** One after the other: whoever did not wait for the answer and asks again must not meet himself. */
-  const removals = new KeyedQueue<'host'>()
   return {
     'cluster.check': async () => service.check(),
     'cluster.invite': async ({ host, address }) => service.invite(host, address),
@@ -56,7 +53,9 @@ export function clusterMethods({
       if (cluster.file === null) throw new XosanError('NOT_IN_CLUSTER', {})
       const { host: self, metadata } = context
       const around = { self, sr: cluster.file.sr, hosts: metadata.hosts(), log, ...succession }
-      const removed = await removals.run('host', async () => removeHost(host, { ...context, ...around }))
+      const removed = await succession.removals.run('host', async () =>
+        removeHost(host, { ...context, ...around })
+      )
       // Whoever looks at the hosts next is not to see it here.
       await metadata.synchronise(SEEN_MS).catch(() => undefined)
       return removed

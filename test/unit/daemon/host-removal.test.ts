@@ -5,7 +5,7 @@ import { type HostRecord, serialiseMemberRecord, type SrRecord } from '../../../
 import { XosanError } from '../../../core/errors.ts'
 import { type Coordinator } from '../../../core/ports/coordinator.ts'
 import { type HostId, type SrId } from '../../../core/units.ts'
-import { removeHost } from '../../../daemon/cluster/host-removal.ts'
+import { removeHost, resumeSuccession } from '../../../daemon/cluster/host-removal.ts'
 import { createLog } from '../../../daemon/log.ts'
 import { createNodeClock } from '../../../daemon/ports/node-clock.ts'
 import { type HostAgent } from '../../../volume/context.ts'
@@ -27,6 +27,14 @@ class Removing {
   fails = ''
 
   async remove(wanted: string) {
+    return removeHost(wanted, this.#options())
+  }
+
+  async resume() {
+    await resumeSuccession(this.#options())
+  }
+
+  #options(): Parameters<typeof removeHost>[1] {
     const nameOf = (host: HostId) => hosts.find(each => each.host === host)!.name
     const coordinator = {
       list: async () =>
@@ -38,7 +46,7 @@ class Removing {
           revision: 1,
         }),
     } as unknown as Coordinator
-    return removeHost(wanted, {
+    return {
       self: h2,
       sr: randomUUID() as SrId,
       coordinator,
@@ -58,7 +66,7 @@ class Removing {
       succession: {
         carryOut: async (_, removed) => this.#later(`h2 succeeds without ${nameOf(removed)}`),
       },
-    })
+    }
   }
 
   #do(what: string): void {
@@ -132,6 +140,17 @@ describe('removing a host', () => {
     removing.known = hosts.slice(0, 2)
     removing.members = [h1, h2]
     assert.deepEqual(await removing.remove(h3), { host: h3, revoked: true, successor: h2 })
+  })
+
+  it('is gone on with by the host that has begun a succession, and by no other', async () => {
+    removing.record = { succession: { removed: [h1, h3], by: h2 } }
+    await removing.resume()
+    assert.deepEqual(removing.done, BY_SUCCESSION)
+    for (const begun of [{}, { succession: { removed: [h1], by: h3 } }]) {
+      removing.record = begun
+      await removing.resume()
+    }
+    assert.deepEqual(removing.done, BY_SUCCESSION)
   })
 
   it('finds a member that never got as far as to have a record as a host', async () => {
