@@ -114,7 +114,7 @@ export class SuccessionPool {
 
   async close(): Promise<void> {
     for (const host of this.hosts) this.kill(host)
-    await rm(this.#directory, { recursive: true, force: true })
+    await rm(this.#directory, { recursive: true, force: true, maxRetries: 5 })
   }
 
   /** @throws when it does not run */

@@ -138,7 +138,13 @@ export class Xosand {
     const { steps } = this.#succession
     switch (method) {
       case 'cluster.check':
-        return { version: VERSION, sr: this.#around.sr, holdsData: true, timeOfDay: Date.now(), witness: false }
+        return {
+          version: VERSION,
+          sr: this.#around.sr,
+          holdsData: true,
+          timeOfDay: Date.now(),
+          witness: false,
+        }
       case 'cluster.trust':
         return steps.trust(controlApi[method].params.parse(params))
       case 'cluster.request': {
