@@ -20,6 +20,16 @@ export interface Surroundings {
   readonly calm: boolean
   readonly transitions: Transitions
   problem(text: string): void
+  /** A guest's request was answered on a host. @param bytes what a read returned; null for others */
+  answered(volume: SimulatedVolume, host: SimulatedHost, bytes: Uint8Array | null): void
+  /** What was asked of a host's process failed, or was not answered. */
+  failed(
+    what: 'activation' | 'closing',
+    volume: SimulatedVolume,
+    host: SimulatedHost,
+    since: number,
+    error: unknown
+  ): void
 }
 
 /** How the people of a universe reach a volume on a host. Each throws what it was told. */
@@ -118,10 +128,12 @@ export class Administrator {
   /** Closes a volume in order, as a migration does, as far as that is possible. */
   async close(volume: SimulatedVolume, host: SimulatedHost): Promise<void> {
     const { world } = this.#around
+    const since = world.now
     try {
       await this.#access.deactivate(volume, host, 4_000)
       world.log('admin', `${volume.key.slice(0, 8)} is closed on ${host.name}`)
     } catch (error) {
+      this.#around.failed('closing', volume, host, since, error)
       world.log('admin', `deactivation on ${host.name} failed: ${reasonOf(error)}`)
     }
   }
@@ -180,11 +192,13 @@ export class Administrator {
 
   /** @returns whether the process took a volume up for a guest from before its start, and nobody may have flushed since */
   async #activate(volume: SimulatedVolume, host: SimulatedHost): Promise<boolean> {
-    const { transitions } = this.#around
+    const { transitions, world } = this.#around
     const { key } = volume
+    const since = world.now
     const known = volume.guests.some(({ process }) => process === host.process)
     if (!known && (host.node?.volume(key)?.mirror ?? null) !== null) this.#takenUp.add(host.process!)
     await this.#access.activate(volume, host).catch((error: unknown) => {
+      this.#around.failed('activation', volume, host, since, error)
       transitions.saw('activate', error instanceof XosanError ? error.code : 'no answer')
       throw error
     })
@@ -198,7 +212,7 @@ export class Administrator {
    * @returns null when the volume is not there any more: a request from before was answered late, and ended it
    */
   #startGuest(volume: SimulatedVolume, host: SimulatedHost, takenUp: boolean): Guest | null {
-    const { key, history, hotSectors, random } = volume
+    const { key, history, durability, hotSectors, random } = volume
     const { world } = this.#around
     const { device = null, mirror = null } = host.node?.volume(key) ?? {}
     if (device === null || mirror === null) return null
@@ -211,14 +225,16 @@ export class Administrator {
       process: host.process!,
       device,
       history,
+      durability,
       hotSectors,
       sectors: device.size / SECTOR_BYTES,
       tenure,
       host: host.name,
       nextValue: () => ++this.#lastValue,
       quietUntil: () => volume.quietUntil,
-      mayLoseWrites: () => takenUp || volume.splits > 0,
+      takenUp,
       problem: text => this.#around.problem(text),
+      answered: bytes => this.#around.answered(volume, host, bytes),
       log: text => world.log(host.name, `guest ${tenure}: ${text}`),
     })
     volume.guests.push(guest)

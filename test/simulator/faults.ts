@@ -1,5 +1,6 @@
 import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
 import { type Millis } from '../../core/units.ts'
+import { USUAL_DELAY_MS } from './network.ts'
 import { type Fate } from './simulated-coordinator.ts'
 import { type SimulatedHost } from './simulated-host.ts'
 import { type Universe } from './universe.ts'
@@ -55,6 +56,7 @@ export class FaultSchedule {
   readonly #away = new Set<string>()
   readonly #unsure = new Set<string>()
   readonly #blind = new Set<string>()
+  readonly #coordinatorDisturbedAt = new Map<string, number>()
   #over = false
 
   constructor(universe: Universe) {
@@ -77,6 +79,12 @@ export class FaultSchedule {
       return { kind: 'unknown', afterMs: random.between(5, 60) as Millis, effectMs }
     }
     return { kind: 'answer', beforeMs, afterMs }
+  }
+
+  /** Whether a host reaches the coordinator and learns what it did there, and since when that is as it is. */
+  coordinatorOf(client: string): { readonly isWell: boolean; readonly disturbedAt: number } {
+    const isWell = ![this.#away, this.#unsure, this.#blind].some(how => how.has(client))
+    return { isWell, disturbedAt: this.#coordinatorDisturbedAt.get(client) ?? 0 }
   }
 
   /** Counts a fault for the summary. */
@@ -254,9 +262,16 @@ export class FaultSchedule {
 
   async #troubleCoordinator(how: Set<string>, hosts: readonly SimulatedHost[], forMs: number): Promise<void> {
     if (this.#over) return
-    for (const { name } of hosts) how.add(name)
-    await this.#universe.world.pause(forMs)
-    for (const { name } of hosts) how.delete(name)
+    const { world } = this.#universe
+    for (const { name } of hosts) {
+      how.add(name)
+      this.#coordinatorDisturbedAt.set(name, world.now)
+    }
+    await world.pause(forMs)
+    for (const { name } of hosts) {
+      how.delete(name)
+      this.#coordinatorDisturbedAt.set(name, world.now)
+    }
   }
 
   #healAll(): void {
@@ -264,6 +279,7 @@ export class FaultSchedule {
     this.#away.clear()
     this.#unsure.clear()
     this.#blind.clear()
+    for (const { name } of hosts) this.#coordinatorDisturbedAt.set(name, this.#universe.world.now)
     network.delayMs = USUAL_DELAY_MS
     network.heal()
     for (const host of hosts) {
@@ -277,8 +293,6 @@ export class FaultSchedule {
 
 /** What hung for just so long comes back while others take over what it was asked, in milliseconds. */
 const REQUEST_MS = DEFAULT_TIMING.requestTimeMs
-/** Mean one-way delay of the network in milliseconds. */
-const USUAL_DELAY_MS = 0.3
 
 const both = (one: SimulatedHost, other: SimulatedHost): readonly Link[] => [
   [one, other],

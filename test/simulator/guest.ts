@@ -1,7 +1,8 @@
 import { hasCode, reasonOf } from '../../core/errors.ts'
 import { type ByteLength, type ByteOffset, type Millis } from '../../core/units.ts'
 import { type BlockDevice } from '../../datapath/block-device.ts'
-import { type History, SECTOR_BYTES, ZEROS } from './history.ts'
+import { type Durability } from './durability.ts'
+import { type History, SECTOR_BYTES, type Tenant, type WriteEntry, ZEROS } from './history.ts'
 import { type SeededRandom, type SimulatedProcess, type World } from './world.ts'
 
 interface GuestOptions {
@@ -10,6 +11,7 @@ interface GuestOptions {
   readonly process: SimulatedProcess
   readonly device: BlockDevice
   readonly history: History
+  readonly durability: Durability
   /** First sectors of the places that all guests of the volume share. */
   readonly hotSectors: readonly number[]
   /** How many sectors there are. */
@@ -20,9 +22,11 @@ interface GuestOptions {
   readonly nextValue: () => number
   /** Until when nobody works, in milliseconds of virtual time. */
   readonly quietUntil: () => number
-  /** True once writes of this volume were lost in a way that a flush must report. */
-  readonly mayLoseWrites: () => boolean
+  /** The process had the volume for a guest from before its start, and does not know what that one had flushed. */
+  readonly takenUp: boolean
   readonly problem: (text: string) => void
+  /** A request was answered. @param bytes what a read returned; null for others */
+  readonly answered: (bytes: Uint8Array | null) => void
   readonly log: (text: string) => void
 }
 
@@ -46,11 +50,17 @@ export class Guest {
   readonly #changing = new Set<SectorRange>()
   /** Buffers of reads that were sent again: the guest's own from then on, and full of other things. */
   readonly #reused: { readonly bytes: Buffer; readonly first: number }[] = []
+  /** When the requests under way were made, oldest first. */
+  readonly #waiting = new Set<{ readonly since: number }>()
+  #abandoned = false
   /** Until when it only reads, in milliseconds of virtual time. */
   #readsUntil = 0
   #stopping = false
   #running = 0
   #stopped: (() => void) | null = null
+  readonly #tenant: Tenant
+  /** Whoever flushes first is told of what a guest of before may have lost. */
+  #toBeTold: boolean
   /** Whether it ever flushes; one that does not relies on every single write. */
   readonly #flushes: boolean
   /** The places that it likes. The others have time to grow cold: their write intents are cleared. */
@@ -61,7 +71,11 @@ export class Guest {
   readonly #pauseMs: number
 
   constructor(options: GuestOptions) {
+    const { world, tenure, process, host } = options
     this.#options = options
+    this.#tenant = { tenure, process, host, startedAt: world.now }
+    this.#toBeTold = options.takenUp
+    options.history.begins(this.#tenant)
     this.#flushes = options.random.chance(0.7)
     this.#hotSectors = options.random.shuffled(options.hotSectors).slice(0, 2 + options.random.below(5))
     this.#wandering = options.random.pick([0, 0.003, 0.03])
@@ -82,6 +96,17 @@ export class Guest {
   /** The datapath process that serves it. */
   get process(): SimulatedProcess {
     return this.#options.process
+  }
+
+  /** Since when its oldest request waits; null while none does. */
+  get waitingSince(): number | null {
+    for (const { since } of this.#waiting) return since
+    return null
+  }
+
+  /** Whether anybody is to answer its requests: a process, by a device that it has now. */
+  isServedBy(process: SimulatedProcess, device: BlockDevice | null): boolean {
+    return !this.#abandoned && this.#options.process === process && this.#options.device === device
   }
 
   /** Where its changes are under way. */
@@ -125,6 +150,7 @@ export class Guest {
   /** The machine is gone: whatever it still hears of changes nothing. */
   abandon(): void {
     this.#stopping = true
+    this.#abandoned = true
   }
 
   /** Everything is over: in the buffers that it has used again is still what it put there. */
@@ -182,10 +208,23 @@ export class Guest {
     else await this.#flush()
   }
 
+  async #waitFor<Result>(answer: Promise<Result>): Promise<Result> {
+    const waiting = { since: this.#options.world.now }
+    this.#waiting.add(waiting)
+    try {
+      return await answer
+    } finally {
+      this.#waiting.delete(waiting)
+    }
+  }
+
   async #read(first: number, count: number): Promise<void> {
-    const { world, device, history, problem } = this.#options
+    const { world, device, history, durability, problem } = this.#options
     const invokedAt = world.now
-    const bytes = await device.read((first * SECTOR_BYTES) as ByteOffset, Buffer.alloc(count * SECTOR_BYTES))
+    const bytes = await this.#waitFor(
+      device.read((first * SECTOR_BYTES) as ByteOffset, Buffer.alloc(count * SECTOR_BYTES))
+    )
+    this.#options.answered(bytes)
     const into = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
     for (let i = 0; i < count; i++) {
       const at = i * SECTOR_BYTES
@@ -194,7 +233,18 @@ export class Guest {
       if (into.readUInt32LE(at + SECTOR_BYTES - 4) !== value || (value !== ZEROS && sector !== first + i)) {
         problem(`P1: sector ${first + i} is torn or not its own`)
       }
-      history.read({ kind: 'read', sector: first + i, value, invokedAt, returnedAt: world.now })
+      const tenant = this.#tenant
+      const entry = {
+        kind: 'read' as const,
+        sector: first + i,
+        value,
+        invokedAt,
+        returnedAt: world.now,
+        tenant,
+      }
+      const wrong = history.read(entry)
+      if (wrong !== null) problem(wrong)
+      durability.read(entry)
     }
     if (world.now - invokedAt > SENT_AGAIN_MS) this.#reused.push({ bytes: into.fill(REUSED), first })
   }
@@ -231,42 +281,49 @@ export class Guest {
     durable: boolean,
     act: (offset: ByteOffset) => Promise<void>
   ): Promise<void> {
-    const { world, history, tenure, host, problem, log } = this.#options
-    const entry = {
-      kind: 'write' as const,
+    const { world, history, durability, problem, log } = this.#options
+    const entry: WriteEntry = {
+      kind: 'write',
       value,
       firstSector: first,
       endSector: first + count,
       invokedAt: world.now,
+      tenant: this.#tenant,
+      durable,
       acknowledgedAt: Infinity,
       durableAt: Infinity,
-      durable,
-      tenure,
-      host,
+      holders: [],
+      mayBeLost: false,
     }
     history.write(entry)
+    durability.begun(entry)
     log(`write ${value} to sectors ${first}+${count}${durable ? ' durably' : ''}`)
     const range = { first, end: first + count }
     this.#changing.add(range)
-    await act((first * SECTOR_BYTES) as ByteOffset)
+    await this.#waitFor(act((first * SECTOR_BYTES) as ByteOffset))
+    this.#options.answered(null)
     this.#changing.delete(range)
     log(`write ${value} acknowledged`)
-    const current = history.current(entry)
-    if (durable) current.durableAt = world.now
-    const wrong = history.acknowledged(current, world.now)
+    const wrong = history.acknowledged(entry, world.now)
     if (wrong !== null) problem(wrong)
+    durability.acknowledged(entry)
   }
 
   async #flush(): Promise<void> {
     if (!this.#flushes) return
-    const { world, device, history, mayLoseWrites, problem } = this.#options
+    const { world, device, durability, problem } = this.#options
     const invokedAt = world.now
     try {
-      await device.flush()
-      history.flushed(invokedAt, world.now)
+      await this.#waitFor(device.flush())
+      this.#options.answered(null)
+      this.#toBeTold = false
+      durability.flushed(invokedAt, this.#tenant)
     } catch (error) {
       if (!hasCode(error, 'WRITES_LOST')) throw error
-      if (!mayLoseWrites()) problem('P1: a flush failed although no writes can be lost')
+      if (!durability.flushFailed(this.#tenant) && !this.#toBeTold) {
+        problem('P5: a flush failed although no writes can be lost')
+      }
+      this.#toBeTold = false
     }
   }
 }

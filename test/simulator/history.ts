@@ -2,22 +2,35 @@
  * What the guests of one volume did and saw, and whether a disk could have behaved so.
  *
  * Each 512-byte sector is a register. Every write has a number of its own, which it stamps into all sectors that it
- * covers, so a read says which write it saw. For registers with distinct values linearizability can be decided exactly
- * (Gibbons and Korach, "Testing shared memories", 1997): the operations on one value span a zone; a history is
- * linearizable if and only if no two forward zones overlap and no backward zone lies inside a forward one.
+ * covers, so a read says which write it saw (`linearizability.ts` decides).
  *
- * Zeros are not distinct (many operations write them, and a new volume is full of them), so a read of zeros is held to
- * a weaker law: something that wrote zeros must not have been overwritten for certain before the read began.
+ * A loss of power may cost acknowledged writes that were not durable, when every host that held them lost it
+ * (`durability.ts` says which these are). Only the history of the sectors that such a write covers is split there: what
+ * they hold afterwards must be a value that could have survived, and the same one for everybody. All others go on.
  *
- * When every in-sync replica has lost power, un-flushed writes may be gone: there the history is split. What a
- * sector holds afterwards must be a value that could have survived, and the same one for everybody.
+ * Two things that a plain register would allow are not allowed here. What was asked of a primary that is no more can
+ * have happened only before the next one began to serve: a block that was in flight may hold the old or the new bytes,
+ * but the same ones from then on. And what the guest of a later primary has read is there to stay, also when all power
+ * goes after that.
  */
 import { REGION_BYTES } from '../../core/units.ts'
+import { type Operation, registerConflict, ZEROS } from './linearizability.ts'
+import { type SimulatedHost } from './simulated-host.ts'
+
+export { ZEROS } from './linearizability.ts'
 
 export const SECTOR_BYTES = 512
 
-/** Value of a sector that was never written, or was zeroed. */
-export const ZEROS = 0
+/** A guest, as far as its requests tell. */
+export interface Tenant {
+  /** The epoch with which it began: who came later has a higher one. */
+  readonly tenure: number
+  /** The datapath process that serves it. */
+  readonly process: object
+  /** Name of the host that serves it. */
+  readonly host: string
+  readonly startedAt: number
+}
 
 export interface WriteEntry {
   readonly kind: 'write'
@@ -26,25 +39,18 @@ export interface WriteEntry {
   readonly firstSector: number
   readonly endSector: number
   readonly invokedAt: number
-  /** Infinity while nobody was told that it is done. */
-  acknowledgedAt: number
-  /** When it was certain to survive the loss of all power. */
-  durableAt: number
-  readonly tenure: number
-  /** Name of the host that served it. */
-  readonly host: string
+  readonly tenant: Tenant
   /** The guest asked for it to be durable when it is acknowledged. */
   readonly durable: boolean
-  /**
-   * It was under way when all power went, and need not be durable: if a replica had answered before that, it is
-   * acknowledged on the word of that answer, and may be lost like those acknowledged before.
-   */
-  readonly doubtful?: boolean
+  /** Infinity while nobody was told that it is done. */
+  acknowledgedAt: number
+  /** When the guest could rely on it for good: it was told so, by this acknowledgement or by one of a flush. */
+  durableAt: number
+  /** Who held it when it was acknowledged: while one of them has not lost power it cannot be lost. */
+  holders: readonly SimulatedHost[]
+  /** Everybody who held it has lost power before it was durable. */
+  mayBeLost: boolean
 }
-
-/** From when on nobody may see what was there before; Infinity when that is not certain. */
-const certainFrom = ({ doubtful, acknowledgedAt }: WriteEntry): number =>
-  doubtful === true ? Infinity : acknowledgedAt
 
 export interface ReadEntry {
   readonly kind: 'read'
@@ -52,27 +58,45 @@ export interface ReadEntry {
   readonly value: number
   readonly invokedAt: number
   readonly returnedAt: number
+  readonly tenant: Tenant
 }
 
+/** From when on nobody may see what was there before; Infinity when that is not certain. */
+const certainFrom = ({ mayBeLost, acknowledgedAt }: WriteEntry): number =>
+  mayBeLost ? Infinity : acknowledgedAt
+
+/** One sector. */
+interface Register {
+  /** When its history was split last; 0 at first. */
+  splitAt: number
+  /** Values that it may have had then. */
+  survivors: ReadonlySet<number>
+  writes: WriteEntry[]
+  reads: ReadEntry[]
+}
+
+const ONLY_ZEROS: ReadonlySet<number> = new Set([ZEROS])
+
 export class History {
-  readonly #sectors: number
-  #writes: WriteEntry[] = []
-  #reads: ReadEntry[] = []
-  #segmentStart = 0
-  /** Values that each sector may hold at the start of the segment; undefined: only what the first segment has, zeros. */
-  #survivors: Set<number>[] | undefined
+  readonly #registers = new Map<number, Register>()
+  readonly #tenants: Tenant[] = []
   /** Where and when each tenure was first acknowledged a write. */
   readonly #firstAcknowledged = new Map<number, { readonly host: string; readonly at: number }>()
   readonly #writtenRegions = new Set<number>()
+  /** Sectors of which nothing can be said any more. */
+  readonly exempt = new Set<number>()
   /** Requests of the guests, of any kind. */
   requests = 0
 
-  constructor(sectors: number) {
-    this.#sectors = sectors
+  /** Somebody begins to read and write. */
+  begins(tenant: Tenant): void {
+    this.#tenants.push(tenant)
   }
 
   write(entry: WriteEntry): void {
-    this.#writes.push(entry)
+    for (let sector = entry.firstSector; sector < entry.endSector; sector++) {
+      this.#register(sector).writes.push(entry)
+    }
     const [first, last] = [entry.firstSector, entry.endSector - 1].map(sector =>
       Math.floor((sector * SECTOR_BYTES) / REGION_BYTES)
     )
@@ -84,203 +108,174 @@ export class History {
     return [...this.#writtenRegions].sort((a, b) => a - b)
   }
 
+  /** The sectors of a region that anybody ever wrote to, in order. */
+  *writtenSectors(region: number): Generator<number> {
+    const first = (region * REGION_BYTES) / SECTOR_BYTES
+    for (let sector = first; sector < first + REGION_BYTES / SECTOR_BYTES; sector++) {
+      if (this.#registers.has(sector)) yield sector
+    }
+  }
+
   /** A write was acknowledged. @returns why that is wrong, or null */
   acknowledged(entry: WriteEntry, now: number): string | null {
     entry.acknowledgedAt = now
+    const { tenure: mine, host: here } = entry.tenant
     for (const [tenure, { host, at }] of this.#firstAcknowledged) {
-      if (tenure > entry.tenure && host !== entry.host) {
-        return `P3: tenure ${entry.tenure} on ${entry.host} had a write acknowledged at ${now.toFixed(3)}, tenure ${tenure} on ${host} had one at ${at.toFixed(3)}`
+      if (tenure > mine && host !== here) {
+        return `P3: tenure ${mine} on ${here} had a write acknowledged at ${now.toFixed(3)}, tenure ${tenure} on ${host} had one at ${at.toFixed(3)}`
       }
     }
-    if (!this.#firstAcknowledged.has(entry.tenure)) {
-      this.#firstAcknowledged.set(entry.tenure, { host: entry.host, at: now })
-    }
+    if (!this.#firstAcknowledged.has(mine)) this.#firstAcknowledged.set(mine, { host: here, at: now })
     return null
   }
 
-  /** A flush that began at this moment has succeeded: what was acknowledged before it is durable. */
-  flushed(invokedAt: number, now: number): void {
-    for (const write of this.#writes) {
-      if (certainFrom(write) <= invokedAt && write.durableAt === Infinity) write.durableAt = now
+  /** @returns why what was read is wrong, as far as that is certain already; else null */
+  read(entry: ReadEntry): string | null {
+    if (this.exempt.has(entry.sector)) return null
+    const register = this.#register(entry.sector)
+    if (entry.invokedAt >= register.splitAt) {
+      register.reads.push(entry)
+      return null
     }
+    // It began before the power went, and may have seen either side.
+    const { survivors, writes } = register
+    if (survivors.has(entry.value) || writes.some(({ value }) => value === entry.value)) return null
+    return `P1: sector ${entry.sector} was read as ${entry.value} beside a loss of power that this value has not survived`
   }
 
-  read(entry: ReadEntry): void {
-    // A read that began before the power went may have seen either side.
-    if (entry.invokedAt >= this.#segmentStart) this.#reads.push(entry)
-  }
-
-  /** Whether a loss of all power at this moment may cost a write that was acknowledged, or is about to be. */
-  mayLose(moment: number): boolean {
-    return this.#writes.some(
-      ({ invokedAt, durableAt, durable, doubtful }) =>
-        invokedAt < moment && durableAt === Infinity && !durable && doubtful !== true
-    )
-  }
-
-  /** Un-flushed writes may be lost from here on. @returns what was wrong up to here */
-  split(now: number): string[] {
-    const problems = this.check()
-    const survivors: Set<number>[] = []
-    const writes = this.#writesBySector()
-    for (let sector = 0; sector < this.#sectors; sector++) {
-      survivors.push(this.#survivorsOf(sector, writes.get(sector) ?? []))
+  /**
+   * Writes may be lost from here on.
+   * @param sectors where that is so, and where it was so before and nobody has written since
+   * @returns what was wrong up to here
+   */
+  split(lost: Iterable<WriteEntry>, sectors: Iterable<number>, now: number): string[] {
+    const problems: string[] = []
+    const registers: (readonly [number, Register])[] = []
+    for (const sector of sectors) {
+      const register = this.#registers.get(sector)
+      if (register === undefined) continue
+      registers.push([sector, register])
+      const problem = this.#check(sector, register)
+      if (problem !== null) problems.push(problem)
     }
-    this.#survivors = survivors
-    // What is under way may happen on either side.
-    this.#writes = this.#writes
-      .filter(({ acknowledgedAt }) => acknowledgedAt === Infinity)
-      .map(write => ({ ...write, doubtful: !write.durable }))
-    this.#reads = []
-    this.#segmentStart = now
+    for (const write of lost) write.mayBeLost = true
+    for (const [, register] of registers) {
+      register.survivors = this.#survivorsOf(register)
+      // What is under way may happen on either side.
+      register.writes = register.writes.filter(
+        write => write.acknowledgedAt === Infinity && this.#effectBy(write) > now
+      )
+      register.reads = []
+      register.splitAt = now
+    }
     return problems
   }
 
-  /** The entry of the segment that stands for a write that was begun in an earlier one. */
-  current(entry: WriteEntry): WriteEntry {
-    return (
-      this.#writes.find(
-        other =>
-          other.value === entry.value &&
-          other.invokedAt === entry.invokedAt &&
-          other.firstSector === entry.firstSector
-      ) ?? entry
-    )
-  }
-
-  #writesBySector(): Map<number, WriteEntry[]> {
-    const bySector = new Map<number, WriteEntry[]>()
-    for (const write of this.#writes) {
-      for (let sector = write.firstSector; sector < write.endSector; sector++) {
-        const list = bySector.get(sector)
-        if (list === undefined) bySector.set(sector, [write])
-        else list.push(write)
-      }
-    }
-    return bySector
-  }
-
-  #survivorsOf(sector: number, covering: readonly WriteEntry[]): Set<number> {
-    const possible = new Set<number>()
-    const overwritten = (after: number): boolean =>
-      covering.some(({ invokedAt, durableAt }) => durableAt !== Infinity && invokedAt > after)
-    for (const { value, acknowledgedAt } of covering) if (!overwritten(acknowledgedAt)) possible.add(value)
-    // Nothing durable covers it: whatever was there before may be there still.
-    if (!covering.some(({ durableAt }) => durableAt !== Infinity)) {
-      for (const value of this.#survivors?.[sector] ?? [ZEROS]) possible.add(value)
-    }
-    return possible
-  }
-
-  /** Everything that is wrong with the history since the last split; empty when nothing is. */
+  /** Everything that is wrong with the history since the last split of each sector; empty when nothing is. */
   check(): string[] {
     const problems: string[] = []
-    const reads = new Map<number, ReadEntry[]>()
-    for (const read of this.#reads) {
-      const list = reads.get(read.sector)
-      if (list === undefined) reads.set(read.sector, [read])
-      else list.push(read)
-    }
-    const writes = this.#writesBySector()
-    for (const [sector, list] of reads) {
-      const problem = this.#checkSector(sector, list, writes.get(sector) ?? [])
+    for (const [sector, register] of this.#registers) {
+      const problem = this.#check(sector, register)
       if (problem !== null) problems.push(problem)
     }
     return problems
   }
 
-  #checkSector(sector: number, reads: readonly ReadEntry[], writes: readonly WriteEntry[]): string | null {
-    const initial = this.#initialOf(sector, reads, writes)
-    if (typeof initial === 'string') return initial
-    const all = [...writes, initial]
-    const clusters = new Map<number, { start: number; end: number; written: number }>()
-    for (const write of all) {
-      if (write.value === ZEROS) continue
-      // A write that nobody was told of and nobody saw need not have happened.
-      clusters.set(write.value, {
-        start: write.invokedAt,
-        end: certainFrom(write),
-        written: write.invokedAt,
-      })
+  #register(sector: number): Register {
+    let register = this.#registers.get(sector)
+    if (register === undefined) {
+      register = { splitAt: 0, survivors: ONLY_ZEROS, writes: [], reads: [] }
+      this.#registers.set(sector, register)
     }
-    for (const read of reads) {
-      if (read.value === ZEROS) {
-        if (!zerosPossible(read, all)) return `P1/P4: ${seen(read)}, but zeros were overwritten before`
-        continue
-      }
-      const cluster = clusters.get(read.value)
-      if (cluster === undefined) return `P1: ${seen(read)}, which was never written there`
-      if (read.returnedAt < cluster.written) return `P4: ${seen(read)} before it was written`
-      cluster.end = Math.min(cluster.end, read.returnedAt)
-      cluster.start = Math.max(cluster.start, read.invokedAt)
-    }
-    return zonesConflict(sector, [...clusters])
+    return register
   }
 
-  /** The write that stands for what the sector held when the segment began. */
-  #initialOf(
-    sector: number,
-    reads: readonly ReadEntry[],
-    writes: readonly WriteEntry[]
-  ): WriteEntry | string {
-    const at = this.#segmentStart
-    const entry = {
-      kind: 'write' as const,
-      firstSector: sector,
-      endSector: sector + 1,
-      invokedAt: at,
-      acknowledgedAt: at,
-      durableAt: at,
-      durable: true,
-      tenure: 0,
-      host: '',
+  /** By when a write had its effect, if it ever has one. */
+  #effectBy(entry: WriteEntry): number {
+    let by = certainFrom(entry)
+    // When the next primary serves, whatever the last one was asked has happened or never will.
+    for (const { tenure, process, startedAt } of this.#tenants) {
+      if (tenure > entry.tenant.tenure && process !== entry.tenant.process) by = Math.min(by, startedAt)
     }
-    if (this.#survivors === undefined) return { ...entry, value: ZEROS }
+    return Math.max(by, entry.invokedAt)
+  }
+
+  /** Whether the guest that read this relies on it for good, although no write or flush said that it may. */
+  #isSettled(read: ReadEntry, writes: readonly WriteEntry[], splitAt: number): boolean {
+    const { tenant, value } = read
+    const writer = writes.find(write => write.value === value && write.invokedAt <= read.returnedAt)
+    if (writer === undefined) return tenant.startedAt >= splitAt
+    return value !== ZEROS && writer.tenant.tenure < tenant.tenure && writer.tenant.process !== tenant.process
+  }
+
+  #survivorsOf(register: Register): Set<number> {
+    const { writes, reads, splitAt } = register
+    const initial = this.#initialOf(register)
+    const settled = reads.filter(read => this.#isSettled(read, writes, splitAt))
+    // What is certain to stay, and when it was there at the latest to begin with.
+    const certain = [
+      ...writes.filter(write => write.durableAt !== Infinity || certainFrom(write) !== Infinity),
+      ...settled,
+    ]
+    const overwritten = (after: number, value: number): boolean =>
+      certain.some(other => other.invokedAt > after && (other.kind === 'write' || other.value !== value))
+    const possible = new Set<number>()
+    for (const write of writes) {
+      if (!overwritten(Math.min(this.#effectBy(write), write.acknowledgedAt), write.value))
+        possible.add(write.value)
+    }
+    // Nothing certain covers it: whatever was there before may be there still.
+    if (!certain.some(({ kind }) => kind === 'write')) {
+      const before = typeof initial === 'string' ? register.survivors : initial.known
+      for (const value of before) if (!overwritten(splitAt, value)) possible.add(value)
+    }
+    return possible
+  }
+
+  #check(sector: number, register: Register): string | null {
+    if (this.exempt.has(sector) || register.reads.length === 0) return null
+    const { writes, reads } = register
+    const initial = this.#initialOf(register)
+    if (typeof initial === 'string') return `${initial} (sector ${sector})`
+    const seenValues = new Set(reads.map(({ value }) => value))
+    const conflict = registerConflict({
+      initial: initial.operation,
+      writes: writes.map(write => {
+        const { value, invokedAt } = write
+        const latestAt = this.#effectBy(write)
+        // A write that nobody was told of and nobody saw need not have happened.
+        const seen = value !== ZEROS && seenValues.has(value)
+        return { value, invokedAt, endedAt: seen ? latestAt : certainFrom(write), latestAt }
+      }),
+      reads: reads.map(({ value, invokedAt, returnedAt }) => ({ value, invokedAt, endedAt: returnedAt })),
+    })
+    return conflict === null ? null : `${conflict} (sector ${sector})`
+  }
+
+  /** What the sector held when its history began, or was split last. @returns what is wrong when it cannot be told */
+  #initialOf({
+    splitAt,
+    survivors,
+    writes,
+    reads,
+  }: Register): { readonly operation: Operation; readonly known: ReadonlySet<number> } | string {
+    const operation = { invokedAt: splitAt, endedAt: splitAt }
     const written = new Set(writes.map(({ value }) => value))
-    const possible = this.#survivors[sector]!
     const old = reads.filter(({ value }) => !written.has(value))
     const first = old.find(({ value }) => value !== ZEROS) ?? old[0]
-    if (first === undefined) return { ...entry, value: possible.has(ZEROS) ? ZEROS : [...possible][0]! }
-    if (!possible.has(first.value))
-      return `P1: ${seen(first)}, after a power cut that it cannot have survived so`
+    if (first === undefined) {
+      const value = survivors.has(ZEROS) ? ZEROS : [...survivors][0]!
+      return { operation: { ...operation, value }, known: survivors }
+    }
+    if (!survivors.has(first.value)) {
+      return splitAt === 0
+        ? `P1: read as write ${first.value}, which was never written there`
+        : `P1: read as write ${first.value}, after a power cut that it cannot have survived`
+    }
     const other = old.find(({ value }) => value !== first.value)
-    if (other !== undefined) return `P4: ${seen(first)} and ${seen(other)} after one power cut`
-    return { ...entry, value: first.value }
-  }
-}
-
-const seen = ({ sector, value, invokedAt, returnedAt }: ReadEntry): string =>
-  `sector ${sector} read as ${value === ZEROS ? 'zeros' : `write ${value}`} from ${invokedAt.toFixed(3)} to ${returnedAt.toFixed(3)}`
-
-function zerosPossible(read: ReadEntry, writes: readonly WriteEntry[]): boolean {
-  return writes.some(
-    zero =>
-      zero.value === ZEROS &&
-      zero.invokedAt <= read.returnedAt &&
-      !writes.some(
-        other =>
-          other.value !== ZEROS && other.invokedAt > certainFrom(zero) && certainFrom(other) < read.invokedAt
-      )
-  )
-}
-
-type Cluster = [number, { readonly start: number; readonly end: number }]
-
-function zonesConflict(sector: number, clusters: readonly Cluster[]): string | null {
-  // `end`: the first moment at which an operation on the value had ended; `start`: the last at which one began.
-  const forward = clusters.filter(([, { start, end }]) => end < start).sort((a, b) => a[1].end - b[1].end)
-  for (let i = 1; i < forward.length; i++) {
-    const [earlier, later] = [forward[i - 1]!, forward[i]!]
-    if (later[1].end < earlier[1].start) {
-      return `P4: sector ${sector} went from write ${earlier[0]} to write ${later[0]} and back`
+    if (other !== undefined) {
+      return `P4: read as write ${first.value} and as write ${other.value} after one power cut`
     }
+    return { operation: { ...operation, value: first.value }, known: survivors }
   }
-  for (const [value, { start, end }] of clusters) {
-    if (end < start || end === Infinity) continue
-    const around = forward.find(([, zone]) => zone.end < start && end < zone.start)
-    if (around !== undefined) {
-      return `P1/P4: sector ${sector} was read as write ${around[0]} although write ${value} had replaced it`
-    }
-  }
-  return null
 }

@@ -24,6 +24,9 @@ export interface NetworkHost {
   readonly poweredOn: boolean
 }
 
+/** Mean one-way delay in milliseconds while nothing is slow. */
+export const USUAL_DELAY_MS = 0.3
+
 export class SimulatedNetwork {
   readonly world: World
   readonly random: SeededRandom
@@ -31,18 +34,39 @@ export class SimulatedNetwork {
   readonly #cut = new Map<string, number>()
   /** Messages that wait for their link to heal. */
   #held: { readonly link: string; readonly go: () => void; readonly arrive: () => void }[] = []
-  /** Mean one-way delay in milliseconds; a slow link has more. */
-  delayMs = 0.3
+  #delayMs = USUAL_DELAY_MS
+  /** When a link was last cut or joined. */
+  readonly #disturbed = new Map<string, number>()
+  #allDisturbedAt = 0
 
   constructor(world: World) {
     this.world = world
     this.random = world.random.fork()
   }
 
+  /** Mean one-way delay in milliseconds; a slow link has more. */
+  get delayMs(): number {
+    return this.#delayMs
+  }
+  set delayMs(delayMs: number) {
+    this.#delayMs = delayMs
+    this.#allDisturbedAt = this.world.now
+  }
+
+  get isSlow(): boolean {
+    return this.#delayMs > USUAL_DELAY_MS
+  }
+
+  /** When anything happened to a direction of a link last. */
+  disturbedAt(from: NetworkHost, to: NetworkHost): number {
+    return Math.max(this.#allDisturbedAt, this.#disturbed.get(linkName(from, to)) ?? 0)
+  }
+
   /** Cuts one direction, until it was joined as often as it was cut. */
   cut(from: NetworkHost, to: NetworkHost): void {
     const link = linkName(from, to)
     this.#cut.set(link, (this.#cut.get(link) ?? 0) + 1)
+    this.#disturbed.set(link, this.world.now)
   }
 
   /** Takes one cut of a direction back. */
@@ -51,12 +75,14 @@ export class SimulatedNetwork {
     const cuts = this.#cut.get(link) ?? 0
     if (cuts > 1) this.#cut.set(link, cuts - 1)
     else this.#cut.delete(link)
+    this.#disturbed.set(link, this.world.now)
     this.#deliverHeld()
   }
 
   /** Heals everything. */
   heal(): void {
     this.#cut.clear()
+    this.#allDisturbedAt = this.world.now
     this.#deliverHeld()
   }
 

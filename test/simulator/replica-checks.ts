@@ -3,12 +3,11 @@
  */
 import { inSyncReplicas, replicasOf } from '../../core/mirror/volume-change.ts'
 import { type VolumeState } from '../../core/mirror/volume-record.ts'
-import { REGION_BYTES, type RegionIndex } from '../../core/units.ts'
+import { type RegionIndex } from '../../core/units.ts'
 import { SECTOR_BYTES } from './history.ts'
+import { ReplicaImage } from './replica-image.ts'
 import { type SimulatedHost } from './simulated-host.ts'
 import { rawFileOf, type SimulatedVolume } from './simulated-volume.ts'
-
-const SECTORS_PER_REGION = REGION_BYTES / SECTOR_BYTES
 
 /** The sectors in which the replicas on these hosts are not all the same, from the first to the last. */
 function differingSectors(
@@ -24,7 +23,9 @@ const holdersOf = (replicas: readonly { host: string }[], hosts: readonly Simula
   replicas.map(replica => hosts.find(({ id }) => id === replica.host)!)
 
 /**
- * Nobody has the volume open: where in-sync replicas differ, one of them has a write intent.
+ * Where in-sync replicas differ, one of them has a write intent; and where they could differ after a power cut of any
+ * hosts, one has an intent that survives it. At all times: bits are durable before the bytes change.
+ *
  * @returns what is wrong, or null
  */
 export function checkIntents(
@@ -32,16 +33,37 @@ export function checkIntents(
   state: VolumeState,
   hosts: readonly SimulatedHost[]
 ): string | null {
-  const holders = holdersOf(inSyncReplicas(state), hosts)
-  const intents = holders.map(host => host.node?.replicas.intentsOf(volume.key) ?? null)
-  // A process that is not there cannot be asked; its file says the same later.
-  if (intents.includes(null)) return null
-  for (const sector of differingSectors(volume, holders)) {
-    const region = Math.floor(sector / SECTORS_PER_REGION)
-    if (intents.some(set => set!.has(region as RegionIndex))) continue
-    return `P9: region ${region} differs between in-sync replicas and nobody has an intent for it`
+  const replicas = holdersOf(inSyncReplicas(state), hosts).map(host => ({
+    // A process that is not there cannot be asked: the next one reads what the page cache shows.
+    intents: host.node?.replicas.intentsOf(volume.key) ?? null,
+    image: ReplicaImage.of(host.disk, volume)!,
+  }))
+  if (replicas.some(({ image }) => (image as ReplicaImage | null) === null)) return null
+  for (const region of volume.history.writtenRegions()) {
+    const isNoted = replicas.some(
+      ({ intents, image }) => intents?.has(region as RegionIndex) ?? image.hasIntent(region)
+    )
+    const staysNoted = replicas.some(({ image }) => image.intent(region) === 'set')
+    if (isNoted && staysNoted) continue
+    for (const sector of volume.history.writtenSectors(region)) {
+      if (volume.history.exempt.has(sector)) continue
+      if (!isNoted && !allSame(replicas, image => image.shows(sector))) {
+        return `P9: sector ${sector} differs between in-sync replicas and nobody has an intent for its region`
+      }
+      if (!staysNoted && !allSame(replicas, image => image.survivor(sector))) {
+        return `P9: after a power cut sector ${sector} could differ between in-sync replicas without an intent for its region`
+      }
+    }
   }
   return null
+}
+
+function allSame(
+  replicas: readonly { readonly image: ReplicaImage }[],
+  valueOf: (image: ReplicaImage) => number | null
+): boolean {
+  const first = valueOf(replicas[0]!.image)
+  return first !== null && replicas.every(({ image }) => valueOf(image) === first)
 }
 
 /**

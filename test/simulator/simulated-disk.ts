@@ -157,6 +157,19 @@ export class SimulatedDisk {
     this.#unsyncedNames = this.#unsyncedNames.filter(change => change.directory !== directory)
   }
 
+  /** Whether a file would have its name after a power cut now. */
+  hasDurably(name: string): boolean {
+    const inode = this.#names.get(name)
+    return inode !== undefined && this.#durableNames.get(name) === inode && this.#hasDurableParents(name)
+  }
+
+  #hasDurableParents(name: string): boolean {
+    const parent = parentOf(name)
+    return (
+      parent === '' || (this.#durableNames.get(parent) === 'directory' && this.#hasDurableParents(parent))
+    )
+  }
+
   /** False for what lies in a directory whose own name was lost. */
   #isReachable(name: string): boolean {
     const parent = parentOf(name)

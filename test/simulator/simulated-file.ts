@@ -72,6 +72,42 @@ export class SimulatedInode {
     return differing
   }
 
+  /** The page cache, page by page; a page that is missing holds zeros. Not to be changed. */
+  get cached(): ReadonlyMap<number, Uint8Array> {
+    return this.#cache
+  }
+
+  /** The changes that no sync has covered, as ranges of bytes, oldest first. */
+  get unsynced(): readonly { readonly position: number; readonly length: number }[] {
+    return this.#unsynced
+  }
+
+  /** What is durable of a page, for certain; null for zeros. Not to be changed. */
+  durablePage(page: number): Uint8Array | null {
+    return this.#durable.get(page) ?? null
+  }
+
+  /** Every state that a power cut now could leave a disk sector in, oldest first. */
+  survivorsOf(sector: number): Uint8Array[] {
+    const position = sector * SECTOR_BYTES
+    const page = Math.floor(position / PAGE_BYTES)
+    let state = (this.#durable.get(page) ?? ZERO_PAGE).slice(
+      position % PAGE_BYTES,
+      (position % PAGE_BYTES) + SECTOR_BYTES
+    )
+    const states = [state]
+    for (const change of this.#unsynced) {
+      const from = Math.max(change.position, position)
+      const to = Math.min(change.position + change.length, position + SECTOR_BYTES)
+      if (from >= to) continue
+      state = state.slice()
+      if (change.data === null) state.fill(0, from - position, to - position)
+      else state.set(change.data.subarray(from - change.position, to - change.position), from - position)
+      states.push(state)
+    }
+    return states
+  }
+
   write(data: Uint8Array, position: number): void {
     this.#apply({ position, length: data.length, data: data.slice() })
     this.#size = Math.max(this.#size, position + data.length)

@@ -15,7 +15,9 @@ import { type PeerTransport } from '../../datapath/process/peer-process.ts'
 import { type Moment } from './coincidences.ts'
 import { type SimulatedNetwork } from './network.ts'
 import { type SimulatedCoordinator } from './simulated-coordinator.ts'
+import { checkAccepted } from './recoverable.ts'
 import { SimulatedDisk, type SimulatedMount } from './simulated-disk.ts'
+import { metadataFileOf } from './simulated-volume.ts'
 import { SimulatedProcess, type SeededRandom, type World } from './world.ts'
 
 interface HostOptions {
@@ -34,6 +36,8 @@ export interface HostObserver {
   /** Something was asked of a host, or happened to it. */
   noticed(moment: Moment, host: SimulatedHost): void
   problem(text: string): void
+  /** Bytes were read from the replica of a host. */
+  readFrom(bytes: Uint8Array, host: SimulatedHost): void
   /** A message between hosts was answered, or ended with an error. */
   saw(message: string, answer: string): void
 }
@@ -59,8 +63,9 @@ export class SimulatedHost {
   #node: DatapathNode | null = null
   #poweredOn = true
   #attachments: readonly Attachment[] = []
-  /** Disk calls take this many times as long as usual, in the mean. */
-  diskSlowness = 1
+  #diskSlowness = 1
+  /** When anything happened to it last. */
+  disturbedAt = 0
   /** Calls of the disk that hang, in the order in which they came; null while the disk answers. */
   #hanging: (() => void)[] | null = null
   /** The disk that the attachments are noted on is full. */
@@ -99,9 +104,23 @@ export class SimulatedHost {
     return this.#node !== null && this.#process?.paused === false
   }
 
+  /** Disk calls take this many times as long as usual, in the mean. */
+  get diskSlowness(): number {
+    return this.#diskSlowness
+  }
+  set diskSlowness(factor: number) {
+    this.#diskSlowness = factor
+    this.#disturbed()
+  }
+
+  #disturbed(): void {
+    this.disturbedAt = this.#options.world.now
+  }
+
   /** Starts a datapath process if none runs. */
   start(): void {
     if (this.#process !== null) return
+    this.#disturbed()
     const { world, coordinator, timing } = this.#options
     this.#poweredOn = true
     const process = new SimulatedProcess(world, this.#rate)
@@ -139,15 +158,45 @@ export class SimulatedHost {
       },
       log: (event, facts) => world.log(this.name, `${event} ${briefly(facts)}`),
     })
+    this.#watchReplicas(node)
     this.#node = node
     world.log(this.name, `process starts ${identity.incarnation.slice(0, 8)}`)
     process.deliver(() => void node.start())
     this.companion?.start()
   }
 
+  /** Notes whose bytes the local replica's are, and that no epoch is accepted which a power cut would undo. */
+  #watchReplicas({ replicas }: DatapathNode): void {
+    const { observer } = this.#options
+    if (observer === undefined) return
+    const accept = replicas.accept.bind(replicas)
+    replicas.accept = async request => {
+      const answer = await accept(request)
+      if (answer.kind !== 'accepted') return answer
+      const wrong = checkAccepted(this, metadataFileOf({ key: request.address.volume }), request.epoch)
+      if (wrong !== null) observer.problem(wrong)
+      return answer
+    }
+    const openSession = replicas.openSession.bind(replicas)
+    replicas.openSession = async name => this.#signed(await openSession(name), this)
+  }
+
+  /** A session that leaves word of where the bytes of each read come from. */
+  #signed(session: ReplicaSession, from: SimulatedHost): ReplicaSession {
+    const { observer } = this.#options
+    const read = session.read.bind(session)
+    session.read = async (offset, into) => {
+      const bytes = await read(offset, into)
+      observer?.readFrom(bytes, from)
+      return bytes
+    }
+    return session
+  }
+
   /** The process dies; the page cache stays. */
   crash(): void {
     this.#options.world.log(this.name, 'process dies')
+    this.#disturbed()
     this.#process?.kill()
     this.#mount?.crash()
     this.#process = null
@@ -158,6 +207,7 @@ export class SimulatedHost {
   /** The host loses power, and with it every un-synced write. */
   cutPower(): void {
     this.#options.world.log(this.name, 'power is cut')
+    this.#disturbed()
     this.#process?.kill()
     this.disk.powerCut()
     this.#process = null
@@ -172,11 +222,13 @@ export class SimulatedHost {
 
   pause(): void {
     this.#options.world.log(this.name, 'process is stopped')
+    this.#disturbed()
     this.#process?.pause()
   }
 
   resume(): void {
     this.#options.world.log(this.name, 'process goes on')
+    this.#disturbed()
     this.#process?.resume()
   }
 
@@ -188,6 +240,7 @@ export class SimulatedHost {
   hangDisk(): void {
     if (this.#hanging !== null) return
     this.#options.world.log(this.name, 'disk hangs')
+    this.#disturbed()
     this.#hanging = []
   }
 
@@ -195,6 +248,7 @@ export class SimulatedHost {
   freeDisk(): void {
     if (this.#hanging === null) return
     this.#options.world.log(this.name, `disk answers ${this.#hanging.length} calls that hung`)
+    this.#disturbed()
     const hanging = this.#random.shuffled(this.#hanging)
     this.#hanging = null
     for (const end of hanging) this.#options.world.after(this.#random.between(0, 500), end)
@@ -294,13 +348,16 @@ export class SimulatedHost {
         call('create', null, async node => node.replicas.create(address, blank)),
       openSession: async name =>
         this.#watched('session', async () =>
-          network.openSession(this, to, timing.callTimeoutMs, timing.requestTimeMs, async () => {
-            observer?.noticed('asked for a session', to)
-            const session = await to.node!.replicas.openSession(name)
-            return observer === undefined
-              ? session
-              : this.#guarded(session, to, name.address.volume, observer)
-          })
+          this.#signed(
+            await network.openSession(this, to, timing.callTimeoutMs, timing.requestTimeMs, async () => {
+              observer?.noticed('asked for a session', to)
+              const session = await to.node!.replicas.openSession(name)
+              return observer === undefined
+                ? session
+                : this.#guarded(session, to, name.address.volume, observer)
+            }),
+            to
+          )
         ),
     }
   }

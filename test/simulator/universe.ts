@@ -9,7 +9,7 @@
  */
 import { parseKey, volumeStateKey } from '../../cluster/keys.ts'
 import { parseVolumeState, serialiseVolumeState } from '../../cluster/volume-state.ts'
-import { reasonOf } from '../../core/errors.ts'
+import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
 import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
 import { inSyncReplicas, replicasOf } from '../../core/mirror/volume-change.ts'
 import { type VolumeState } from '../../core/mirror/volume-record.ts'
@@ -26,12 +26,15 @@ import {
 } from '../../core/units.ts'
 import { Administrator, type VolumeAccess } from './administrator.ts'
 import { Coincidences } from './coincidences.ts'
+import { Durability } from './durability.ts'
 import { FaultSchedule } from './faults.ts'
 import { History, SECTOR_BYTES } from './history.ts'
+import { Liveness } from './liveness.ts'
 import { SimulatedNetwork } from './network.ts'
 import { Operators } from './operators.ts'
 import { Plots } from './plots.ts'
 import { checkEnd, checkEquality, checkIntents } from './replica-checks.ts'
+import { checkRecoverable } from './recoverable.ts'
 import { SimulatedCoordinator } from './simulated-coordinator.ts'
 import { SimulatedHost } from './simulated-host.ts'
 import { SimulatedPool } from './simulated-pool.ts'
@@ -51,6 +54,14 @@ export interface UniverseReport {
   /** Steps of the protocol that were seen, and how often. */
   readonly transitions: Readonly<Record<string, number>>
 }
+
+/** What a request of an administrator may end with while there is trouble. */
+const ADMITTED = new Set([
+  'ACTIVATED_ON_ANOTHER_HOST',
+  'NO_REPLICA_REACHABLE',
+  'DEADLINE_EXCEEDED',
+  'COORDINATOR_UNAVAILABLE',
+])
 
 /** After the faults: what is not well again by then, in milliseconds of virtual time, is stuck. */
 const RECOVERY_LIMIT_MS = 120_000
@@ -83,6 +94,9 @@ export class Universe {
   readonly #states = new WeakMap<Entry, VolumeState>()
   /** xosand on every host; null in a universe of datapath processes alone. */
   readonly pool: SimulatedPool | null
+  /** Whose replica the bytes of a read are from. */
+  readonly #readFrom = new WeakMap<Uint8Array, SimulatedHost>()
+  readonly liveness: Liveness
   #resyncs = 0
   /** No fault will come any more, and nobody starts anything. */
   calm = false
@@ -99,6 +113,14 @@ export class Universe {
     this.faults = new FaultSchedule(this)
     this.coincidences = new Coincidences(this)
     this.plots = new Plots(this)
+    this.liveness = new Liveness({
+      hosts: this.hosts,
+      network: this.network,
+      faults: this.faults,
+      now: () => this.world.now,
+      stateOf: volume => this.stateOf(volume),
+      problem: text => this.problem(text),
+    })
     this.coordinator = new SimulatedCoordinator({
       clock: { now: () => this.world.now as Millis, after: (ms, action) => this.world.after(ms, action) },
       decide: ({ client, verb }) => {
@@ -127,6 +149,7 @@ export class Universe {
           observer: {
             noticed: (moment, host) => this.coincidences.noticed(moment, host),
             problem: text => this.problem(text),
+            readFrom: (bytes, host) => this.#readFrom.set(bytes, host),
             saw: (message, answer) => this.transitions.saw(message, answer),
           },
         })
@@ -281,23 +304,37 @@ export class Universe {
 
   /** @param sizeMax in bytes, up to which it may grow */
   #addVolume(key: VolumeKey, layer: LayerId, random: SeededRandom, sizeMax: number): void {
+    const record = volumeStateKey(this.sr, key)
+    const state = parseVolumeState(record, this.coordinator.read(record).entry!.value)
     // Few regions, so that what a resync copies is often what the guest writes.
     const regions = Array.from({ length: 4 }, () => random.below(sizeMax / REGION_BYTES - 2))
     const hotSectors = Array.from({ length: 10 }, () => {
       return random.pick(regions) * (REGION_BYTES / SECTOR_BYTES) + random.below(16) * 8
     })
-    const history = new History(sizeMax / SECTOR_BYTES)
-    this.volumes.push({
+    const history = new History()
+    const durability = new Durability({
+      get volume() {
+        return volume
+      },
+      history,
+      now: () => this.world.now,
+      inSync: () => volume.inSync,
+      problem: text => this.problem(text),
+    })
+    const volume: SimulatedVolume = {
       key,
       layer,
       history,
+      durability,
       hotSectors,
       random,
       guests: [],
+      changedAt: new Map(),
+      inSync: inSyncReplicas(state).map(replica => this.hosts.find(({ id }) => id === replica.host)!),
       host: null,
       quietUntil: 0,
-      splits: 0,
-    })
+    }
+    this.volumes.push(volume)
   }
 
   // -- what is seen from outside ------------------------------------------------------------------------------------------
@@ -327,7 +364,10 @@ export class Universe {
         ({ host, inSync }) => `${this.hosts.find(({ id }) => id === host)!.name}${inSync ? '' : '(stale)'}`
       )
       const volume = this.volumes.find(other => other.key === parseVolumeKey(key))
-      if (volume !== undefined && state.primary === null) this.#note(checkIntents(volume, state, this.hosts))
+      if (volume !== undefined) {
+        volume.changedAt.set(client, this.world.now)
+        this.#recordChanged(volume, state)
+      }
       const primary = this.hosts.find(({ id }) => id === state.primary)?.name ?? 'nobody'
       this.world.log(
         'record',
@@ -338,28 +378,82 @@ export class Universe {
     }
   }
 
+  /** A guest was answered: by the host that the record names, with bytes of a replica that it counts as in-sync. */
+  answered(volume: SimulatedVolume, host: SimulatedHost, bytes: Uint8Array | null): void {
+    const state = this.stateOf(volume)
+    if (state.primary !== host.id) {
+      this.problem(`P3: ${host.name} answered a guest while the record does not name it`)
+    }
+    if (bytes === null) return
+    const source = this.#readFrom.get(bytes)
+    if (source === undefined) this.problem('P7: nobody knows where the bytes of a read come from')
+    else if (!volume.inSync.includes(source)) {
+      this.problem(`P7: a guest on ${host.name} was given bytes of ${source.name}, which is stale`)
+    }
+  }
+
+  /** What was asked of a host's process failed: it may have to wait, and it may say why, in the words of its codes. */
+  failed(
+    what: 'activation' | 'closing',
+    volume: SimulatedVolume,
+    host: SimulatedHost,
+    since: number,
+    error: unknown
+  ): void {
+    if (error instanceof XosanError && !ADMITTED.has(error.code)) {
+      this.problem(`P5: ${what} failed with ${error.code}: ${error.message}`)
+    } else if (error instanceof TypeError || error instanceof RangeError) {
+      this.problem(`P5: ${what} failed: ${reasonOf(error)}`)
+    }
+    // By way of xosand there is more that may be in the way, and codes are in the words of its answers.
+    if (hasCode(error, 'ACTIVATED_ON_ANOTHER_HOST') || this.pool !== null) return
+    if (what === 'activation') this.liveness.activationFailed(volume, host, since, reasonOf(error))
+    else this.liveness.closingFailed(volume, host, since, reasonOf(error))
+  }
+
+  /** Who was stale and is in-sync now must hold what the others hold. */
+  #recordChanged(volume: SimulatedVolume, state: VolumeState): void {
+    const before = volume.inSync
+    volume.inSync = this.hosts.filter(({ id }) => inSyncReplicas(state).some(({ host }) => host === id))
+    for (const host of volume.inSync) if (!before.includes(host)) volume.durability.joined(host)
+    this.#note(checkIntents(volume, state, this.hosts))
+  }
+
   /** Looks again and again whether replicas that should be equal are. */
   async #watchReplicas(volume: SimulatedVolume): Promise<void> {
+    let looks = 0
     while (!this.calm) {
       await this.world.pause(volume.random.between(20, 200))
-      const problem = checkEquality(volume, this.stateOf(volume), this.hosts)
+      const state = this.stateOf(volume)
+      looks++
+      if (looks % 2 === 0) this.liveness.look(volume)
+      if (looks % 12 === 1) this.#checkRecoverable(volume, state)
+      if (looks % 6 === 0) volume.durability.look()
+      const problem =
+        checkEquality(volume, state, this.hosts) ??
+        (looks % 6 === 3 ? checkIntents(volume, state, this.hosts) : null)
       if (problem === null) continue
       this.problem(problem)
       return
     }
   }
 
-  /** A host lost power: un-flushed writes that no in-sync replica holds any more may be gone. */
+  /** Whatever single host survives, its disk says what it holds. */
+  #checkRecoverable(volume: SimulatedVolume, state: VolumeState): void {
+    for (const replica of inSyncReplicas(state)) {
+      const host = this.hosts.find(({ id }) => id === replica.host)!
+      this.#note(checkRecoverable(host, volume, state, replica))
+    }
+  }
+
+  /** Hosts lost power: un-flushed writes that nobody holds any more may be gone. */
   powerWasCut(): void {
-    for (const volume of this.volumes) {
-      const holders = inSyncReplicas(this.stateOf(volume)).map(({ host }) =>
-        this.hosts.find(({ id }) => id === host)!
-      )
-      const lostBefore = Math.min(...holders.map(({ lastPowerCut }) => lastPowerCut))
-      if (lostBefore < 0 || !volume.history.mayLose(lostBefore)) continue
-      this.world.log('CHECK', `un-flushed writes of ${volume.key.slice(0, 8)} may be lost`)
-      volume.splits++
-      for (const problem of volume.history.split(this.world.now)) this.problem(problem)
+    for (const { key, durability } of this.volumes) {
+      const before = durability.lostAt
+      durability.powerWasCut()
+      if (durability.lostAt !== before) {
+        this.world.log('CHECK', `un-flushed writes of ${key.slice(0, 8)} may be lost`)
+      }
     }
   }
 
@@ -419,6 +513,13 @@ export class Universe {
     if (device === null || mirror === null) throw new Error('the volume is not open any more')
     // Replicas may differ where a write was in flight, for as long as an intent says so.
     while (!mirror.allInSync) await mirror.changed()
+    const tenant = {
+      tenure: mirror.epoch(),
+      process: host.process!,
+      host: host.name,
+      startedAt: this.world.now,
+    }
+    history.begins(tenant)
     for (const region of history.writtenRegions()) {
       const first = region * SECTORS_PER_REGION
       const invokedAt = this.world.now
@@ -426,7 +527,16 @@ export class Universe {
       const into = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
       for (let i = 0; i < SECTORS_PER_REGION; i++) {
         const value = into.readUInt32LE(i * SECTOR_BYTES)
-        history.read({ kind: 'read', sector: first + i, value, invokedAt, returnedAt: this.world.now })
+        this.#note(
+          history.read({
+            kind: 'read',
+            sector: first + i,
+            value,
+            invokedAt,
+            returnedAt: this.world.now,
+            tenant,
+          })
+        )
       }
     }
   }

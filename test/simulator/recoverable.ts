@@ -1,0 +1,75 @@
+/**
+ * What a host's disk says of a replica when nothing else is left (P8), and what it must not forget (P3): looked at as a
+ * power cut now would leave it.
+ */
+import { crc32 } from 'node:zlib'
+import { type ReplicaRecord, type VolumeState } from '../../core/mirror/volume-record.ts'
+import { type Epoch } from '../../core/units.ts'
+import { type SimulatedDisk } from './simulated-disk.ts'
+import { PAGE_BYTES, type SimulatedInode } from './simulated-file.ts'
+import { type SimulatedHost } from './simulated-host.ts'
+import { mapFileOf, metadataFileOf, rawFileOf, type SimulatedVolume } from './simulated-volume.ts'
+
+/** Where the two copies of a replica's metadata begin in its file, in bytes. */
+const SLOTS = [0, 65_536]
+
+/** What a replica says of itself. */
+interface Told {
+  readonly volume: string
+  readonly replica: string
+  readonly store: string
+  readonly layers: readonly string[]
+  readonly size: number
+  readonly acceptedEpoch: number
+}
+
+/**
+ * What the copies of a replica's metadata say that a power cut now cannot spoil; usually both, while one of them is
+ * written the other. Read by hand, as somebody would with a rescue disk: the format is part of the promise.
+ */
+function durableMetadata(inode: SimulatedInode): Told[] {
+  return SLOTS.flatMap(position => {
+    const isWritten = inode.unsynced.some(
+      change => change.position < position + PAGE_BYTES && position < change.position + change.length
+    )
+    const page = inode.durablePage(position / PAGE_BYTES)
+    if (isWritten || page === null) return []
+    const text = Buffer.from(page).toString('latin1')
+    const [line = '', json = ''] = text.split('\n', 2)
+    const match = /^(xosan-replica 1 \d+ \d+) ([0-9a-f]{8})$/.exec(line)
+    if (match === null || crc32(json, crc32(match[1]!)) !== Number.parseInt(match[2]!, 16)) return []
+    return [JSON.parse(json) as Told]
+  })
+}
+
+/** @returns what is wrong with what the disk of one host says of its replica; null when nothing is */
+export function checkRecoverable(
+  { disk, name }: { readonly disk: SimulatedDisk; readonly name: string },
+  volume: SimulatedVolume,
+  state: VolumeState,
+  record: ReplicaRecord
+): string | null {
+  for (const file of [metadataFileOf(volume), rawFileOf(volume), mapFileOf(volume)]) {
+    if (!disk.hasDurably(file)) return `P8: after a power cut ${name} would not have ${file}`
+  }
+  const told = durableMetadata(disk.inode(metadataFileOf(volume), 'open'))
+  if (told.length === 0) return `P8: after a power cut ${name} could not say whose replica it has`
+  for (const { volume: key, replica, store, layers, size, acceptedEpoch } of told) {
+    const isRight =
+      key === volume.key &&
+      replica === record.replica &&
+      store === record.store &&
+      layers.join() === state.layers.join() &&
+      size <= state.size &&
+      acceptedEpoch <= state.reserved.epoch
+    if (!isRight) return `P8: ${name} says that it has ${replica} of ${key}, with epoch ${acceptedEpoch}`
+  }
+  return null
+}
+
+/** A host has said that it accepts an epoch. @returns what is wrong if a power cut could make it forget that */
+export function checkAccepted(host: SimulatedHost, file: string, epoch: Epoch): string | null {
+  const told = durableMetadata(host.disk.inode(file, 'open'))
+  if (told.length > 0 && told.every(({ acceptedEpoch }) => acceptedEpoch >= epoch)) return null
+  return `P3: ${host.name} accepted epoch ${epoch}, and would forget it in a power cut`
+}
