@@ -12,6 +12,8 @@ const RUN_DEADLINE_MS = 240_000
 /** The end of the volume is fio's own place. */
 const FIO_BYTES = 4 * 1024 * 1024
 const POLL_MS = 50
+/** For the rest of a program's output after its end. */
+const OUTPUT_MS = 1_000
 /** nbdsh is a module of Debian's Python, which may not be the first one. */
 const DEBIAN_FIRST = `/usr/bin:${process.env['PATH'] ?? ''}`
 const CHUNKS_AT_ONCE = 24
@@ -195,6 +197,8 @@ export class ForeignGuest implements Guest {
         resolve(null)
       })
       child.once('close', resolve)
+      // What it may have started holds its output open, and must not hold us.
+      child.once('exit', code => setTimeout(() => resolve(code), OUTPUT_MS).unref())
     })
     clearTimeout(late)
     this.#running = null

@@ -79,6 +79,8 @@ export const TOOLS = {
     program: 'fio',
     words: [
       '--name=soak',
+      // Else its work is done by a process that a kill of fio does not reach.
+      '--thread',
       '--ioengine=nbd',
       `--uri=${uriOf(address)}`,
       '--rw=randwrite',

@@ -15,6 +15,7 @@ import { Console } from '../../../cli/console.ts'
 import { formatBytes, formatDuration } from '../../../cli/format.ts'
 import { requireProgram } from '../../../cli/lab/find-program.ts'
 import { reasonOf } from '../../../core/errors.ts'
+import { within } from '../cluster/bounded.ts'
 import { type DrillOptions, milliseconds, runDrill, startLab } from '../cluster/drill-options.ts'
 import { Campaign } from './campaign.ts'
 import { finish } from './ending.ts'
@@ -26,6 +27,8 @@ import { type KindRow, Tally, whatHappened } from './tally.ts'
 
 const SEED_MAX = 1_000_000_000
 const MINUTE_MS = 60_000
+/** Everything in an episode has an end of its own; this one is for what has none. */
+const EPISODE_DEADLINE_MS = 8 * MINUTE_MS
 
 interface SoakOptions extends Omit<DrillOptions, 'lab'> {
   readonly minutes?: number
@@ -81,7 +84,7 @@ async function soak(options: SoakOptions): Promise<void> {
     const end = performance.now() + schedule.minutes * MINUTE_MS
     for (const [number, episode] of schedule.episodes.entries()) {
       if (performance.now() >= end) break
-      await campaign.episode(number, episode)
+      await within(`episode ${number}`, EPISODE_DEADLINE_MS, campaign.episode(number, episode))
     }
     log('healing, and comparing everything')
     ;({ compared, planted } = await finish(lab, opened, campaign, tally))
