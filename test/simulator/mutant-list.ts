@@ -1,5 +1,5 @@
 /** A promise that a checker watches over; `simulator.md` says what each is about. */
-type Promised = 'P1' | 'P2' | 'P3' | 'P4' | 'P5' | 'P6' | 'P7' | 'P9'
+type Promised = 'P1' | 'P2' | 'P3' | 'P4' | 'P5' | 'P6' | 'P7' | 'P8' | 'P9'
 
 /** One deliberate error. */
 export interface Mutant {
@@ -23,7 +23,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'overlapping changes run at the same time',
-    breaks: ['P4', 'P9'],
+    breaks: ['P4', 'P9', 'P1'],
     file: 'core/mirror/request-order.ts',
     find: 'change: { read: true, change: true, lock: true },',
     replace: 'change: { read: true, change: false, lock: true },',
@@ -51,7 +51,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'intents are cleared although a replica is away',
-    breaks: ['P1', 'P9'],
+    breaks: ['P1', 'P9', 'P7'],
     file: 'datapath/mirror/volume-mirror.ts',
     find: 'const clearIntents = keeper.allInSync && reconciled()',
     replace: 'const clearIntents = reconciled()',
@@ -108,7 +108,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'only the source is asked which regions may differ',
-    breaks: ['P4', 'P9'],
+    breaks: ['P4', 'P9', 'P1'],
     file: 'datapath/mirror/reconciliation.ts',
     find: 'for (const link of relied) unreconciled.union(link.intents!)',
     replace: 'for (const link of relied) if (link.peer.local) unreconciled.union(link.intents!)',
@@ -129,28 +129,28 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'a rebuilt replica counts before it has flushed',
-    breaks: ['P1', 'P2'],
+    breaks: ['P1', 'P2', 'P7'],
     file: 'datapath/mirror/membership.ts',
     find: 'await link.flush()\n        session.check()\n        //',
     replace: '//',
   },
   {
     name: 'a rebuilt replica is not asked what it wrote itself',
-    breaks: ['P9', 'P4'],
+    breaks: ['P9', 'P4', 'P7', 'P1'],
     file: 'datapath/mirror/membership.ts',
     find: 'missed.union(link.intents!)',
     replace: '',
   },
   {
     name: 'a replica is asked what it missed before it receives what is written',
-    breaks: ['P1', 'P9', 'P4'],
+    breaks: ['P1', 'P9', 'P4', 'P7'],
     file: 'datapath/mirror/membership.ts',
     find: 'link.rebuilding = true\n    this.#context.syncStandings()\n    state.connected(replica)\n    this.#context.carrier.drain()',
     replace: 'void Promise.resolve()',
   },
   {
     name: 'a change of the record whose answer was lost counts as not made',
-    breaks: ['P1', 'P4', 'P9'],
+    breaks: ['P1', 'P4', 'P9', 'P7'],
     file: 'core/mirror/record-keeper.ts',
     find: "case 'unknown':\n        uncertain = true\n        break",
     replace: "case 'unknown':\n        keeper.abandon()\n        return { kind: 'given-up', reason: '' }",

@@ -382,7 +382,8 @@ export class Universe {
   answered(volume: SimulatedVolume, host: SimulatedHost, bytes: Uint8Array | null): void {
     const state = this.stateOf(volume)
     if (state.primary !== host.id) {
-      this.problem(`P3: ${host.name} answered a guest while the record does not name it`)
+      const promise = bytes === null ? 'P3' : 'P4'
+      this.problem(`${promise}: ${host.name} answered a guest while the record does not name it`)
     }
     if (bytes === null) return
     const source = this.#readFrom.get(bytes)
