@@ -183,4 +183,32 @@ export const MUTANTS: readonly Mutant[] = [
     find: '    await files.map.sync()\n',
     replace: '',
   },
+  {
+    name: 'an epoch is accepted before it is durable',
+    breaks: ['P3'],
+    file: 'datapath/replica-local/replica-service.ts',
+    find: 'await this.replica.acceptEpoch(request.epoch, { rebuilding: !request.inSync })',
+    replace: 'void this.replica.acceptEpoch(request.epoch, { rebuilding: !request.inSync })',
+  },
+  {
+    name: 'a stale replica becomes in-sync without a copy',
+    breaks: ['P7', 'P1'],
+    file: 'datapath/mirror/membership.ts',
+    find: 'plan.add(replica, missed)',
+    replace: '',
+  },
+  {
+    name: 'a replica that is being rebuilt is read',
+    breaks: ['P7'],
+    file: 'core/mirror/mirror-state.ts',
+    find: 'if (!link.mayBeRead || !link.connected) continue',
+    replace: 'if (!link.connected) continue',
+  },
+  {
+    name: 'a discard is acknowledged and not sent',
+    breaks: ['P1', 'P2', 'P4'],
+    file: 'datapath/mirror/request-carrier.ts',
+    find: 'else done = session.trim({ ...range, length })',
+    replace: 'else done = Promise.resolve()',
+  },
 ]
