@@ -18,7 +18,7 @@ import {
   type ReplicaAddress,
   type SessionName,
 } from '../core/mirror/messages.ts'
-import { millis, sequence, sessionNumber } from '../core/units.ts'
+import { millis, type RegionIndex, sequence, sessionNumber } from '../core/units.ts'
 import {
   bootId,
   bytes,
@@ -40,6 +40,9 @@ const LAYERS_MAX = 1024
  * at worst each is a range of its own. Four times as many leave room for longer rounds, and are 3 MiB of a line.
  */
 const RANGES_MAX = 65_536
+
+/** Characters of the digests of one region: 16 of 32 bytes each are 684 of them. */
+const DIGESTS_TEXT_MAX = 1024
 
 const identity = z.strictObject({
   host: hostId,
@@ -145,6 +148,11 @@ export const mirrorApi = {
       /** The part, raw-deflated (RFC 1951) and in base64. */
       bits: z.base64(),
     }),
+  },
+  /** Digests of the blocks of a region, in base64; null when the replica cannot vouch for what it reads. */
+  'mirror.digests': {
+    params: z.strictObject({ name: sessionName, region: count.transform(value => value as RegionIndex) }),
+    result: z.strictObject({ digests: z.base64().max(DIGESTS_TEXT_MAX).nullable() }),
   },
   'mirror.clear': {
     params: z.strictObject({

@@ -11,7 +11,7 @@ import {
   type SessionName,
 } from '../../core/mirror/messages.ts'
 import { type RegionSet } from '../../core/mirror/region-set.ts'
-import { type ReplicaId, type StoreId } from '../../core/units.ts'
+import { type RegionIndex, type ReplicaId, type StoreId } from '../../core/units.ts'
 import { type BlockDevice } from '../block-device.ts'
 
 /** A replica that was made. */
@@ -39,6 +39,11 @@ export interface ReplicaPeer {
   raise(request: RaiseRequest): Promise<EpochAnswer>
   /** The regions whose write intent is set. */
   intents(name: SessionName): Promise<RegionSet>
+  /**
+   * Digests (`block-digests.ts`) of the blocks of a region as the replica reads it now.
+   * @returns null when what it reads might not become durable with a flush
+   */
+  digests(name: SessionName, region: RegionIndex): Promise<Uint8Array | null>
   clear(request: ClearRequest): Promise<void>
   finish(request: FinishRequest): Promise<void>
   /**

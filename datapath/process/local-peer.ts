@@ -26,6 +26,7 @@ export function localPeer({ host, incarnation, clock, timing }: LocalPeerOptions
     confirm: async request => host.confirm(request),
     raise: async request => host.raise(request),
     intents: async name => host.intents(name),
+    digests: async (name, region) => host.digests(name, region),
     clear: async request => host.clear(request),
     finish: async request => host.finish(request),
     create: async (address, blank) => host.create(address, blank),

@@ -35,6 +35,7 @@ export class PeerProcess implements ReplicaPeer {
   readonly confirm: ReplicaPeer['confirm']
   readonly raise: ReplicaPeer['raise']
   readonly intents: ReplicaPeer['intents']
+  readonly digests: ReplicaPeer['digests']
   readonly clear: ReplicaPeer['clear']
   readonly finish: ReplicaPeer['finish']
   readonly create: ReplicaPeer['create']
@@ -47,6 +48,7 @@ export class PeerProcess implements ReplicaPeer {
     this.confirm = async request => transport.confirm(request)
     this.raise = async request => transport.raise(request)
     this.intents = async name => transport.intents(name)
+    this.digests = async (name, region) => transport.digests(name, region)
     this.clear = async request => transport.clear(request)
     this.finish = async request => transport.finish(request)
     this.create = async (address, blank) => transport.create(address, blank)

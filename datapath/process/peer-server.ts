@@ -64,6 +64,11 @@ function handlersOf(replicas: ReplicaHost, isOurs: (volume: VolumeKey) => boolea
       check(name.address)
       return intentsPart(replicas, name, fromByte)
     },
+    'mirror.digests': async ({ name, region }) => {
+      check(name.address)
+      const digests = await replicas.digests(name, region)
+      return { digests: digests === null ? null : Buffer.from(digests).toString('base64') }
+    },
     'mirror.clear': async request => {
       check(request.name.address)
       await replicas.clear(request)

@@ -21,6 +21,7 @@ import { type ProcessIdentity } from '../../core/mirror/messages.ts'
 import {
   type Incarnation,
   type Millis,
+  type RegionIndex,
   type ReplicaId,
   type SrId,
   type StoreId,
@@ -122,6 +123,13 @@ export class ReplicaHost {
 
   async intents(name: SessionName): Promise<RegionSet> {
     return (await this.#service(name.address)).intents(name)
+  }
+
+  /** @throws EPOCH_STALE, SESSION_STALE, REPLICA_GONE, DISK_FAILED, REPLICA_BUSY, INVALID_ARGUMENT */
+  async digests(name: SessionName, region: RegionIndex): Promise<Uint8Array | null> {
+    return this.#inTime(name.address.volume, async () =>
+      (await this.#service(name.address)).digests(name, region)
+    )
   }
 
   async clear(request: ClearRequest): Promise<void> {

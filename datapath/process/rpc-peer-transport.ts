@@ -19,7 +19,7 @@ import { RegionSet } from '../../core/mirror/region-set.ts'
 import { type MirrorTiming } from '../../core/mirror/timing.ts'
 import { datapathIndexOf } from '../../core/placement/datapath-index.ts'
 import { type Clock } from '../../core/ports/clock.ts'
-import { type HostId, REGION_BYTES, type VolumeKey } from '../../core/units.ts'
+import { type HostId, REGION_BYTES, type RegionIndex, type VolumeKey } from '../../core/units.ts'
 import { RpcClient } from '../../rpc/client.ts'
 import { mirrorApi, type MirrorMethod, type MirrorParams, type MirrorResult } from '../../rpc/mirror-api.ts'
 import { type PeerDialer } from '../../trust/trusted-transport.ts'
@@ -91,6 +91,11 @@ export class RpcPeerTransport implements PeerTransport {
     } catch (error) {
       throw error instanceof RangeError ? violation(error.message) : error
     }
+  }
+
+  async digests(name: SessionName, region: RegionIndex): Promise<Uint8Array | null> {
+    const { digests } = await this.#call('mirror.digests', { name, region })
+    return digests === null ? null : Buffer.from(digests, 'base64')
   }
 
   async clear(request: ClearRequest): Promise<void> {

@@ -58,6 +58,8 @@ export class LocalReplica implements BlockDevice {
   readonly #file: MetadataFile
   #layer!: Layer
   #lostAt: Epoch | null
+  /** What was lost went with an earlier boot's page cache; nothing was in this one. */
+  readonly #lostWithBoot: boolean
   /** The metadata say that the replica is open for changes in this boot. */
   #markedOpen = false
   #failure: XosanError | undefined
@@ -74,6 +76,7 @@ export class LocalReplica implements BlockDevice {
     this.#file = file
     const { lostAt, clean, boot: lastBoot, acceptedEpoch } = file.metadata
     this.#lostAt = !clean && lastBoot !== boot ? acceptedEpoch : lostAt
+    this.#lostWithBoot = lastBoot !== boot
   }
 
   /**
@@ -160,6 +163,14 @@ export class LocalReplica implements BlockDevice {
    */
   get mayHaveLost(): boolean {
     return this.#lostAt !== null
+  }
+
+  /**
+   * Whether a flush makes durable whatever reads return. After a failed sync of this boot the kernel may hold pages that
+   * it takes for written and the disk does not have; it brings them out only when they are written again.
+   */
+  get flushCoversReads(): boolean {
+    return this.#lostAt === null || this.#lostWithBoot
   }
 
   /** The epoch that was the accepted one when that happened: what was written under later ones is here. */

@@ -26,7 +26,16 @@ import { RegionSet } from '../../core/mirror/region-set.ts'
 import { type AcceptVerdict, ReplicaRights } from '../../core/mirror/replica-rights.ts'
 import { ANSWER_SHARE_OF_CALL, type MirrorTiming } from '../../core/mirror/timing.ts'
 import { type Clock } from '../../core/ports/clock.ts'
-import { type Epoch, millis, type Millis, type RegionIndex, type VolumeKey } from '../../core/units.ts'
+import {
+  byteOffset,
+  type Epoch,
+  millis,
+  type Millis,
+  REGION_BYTES,
+  type RegionIndex,
+  type VolumeKey,
+} from '../../core/units.ts'
+import { digestsOf } from './block-digests.ts'
 import { BoundedTurn } from './bounded-turn.ts'
 import { type LocalReplica } from './local-replica.ts'
 import { ReplicaSessionDevice } from './replica-session.ts'
@@ -200,6 +209,24 @@ export class ReplicaService {
   intents(name: SessionName): RegionSet {
     this.#requireSession(name)
     return this.replica.intents.copy()
+  }
+
+  /**
+   * Digests of the blocks of a region.
+   * @returns null when what is read here might not become durable with a flush
+   * @throws EPOCH_STALE, SESSION_STALE, INVALID_ARGUMENT, DISK_FAILED
+   */
+  async digests(name: SessionName, region: RegionIndex): Promise<Uint8Array | null> {
+    this.#requireSession(name)
+    const offset = region * REGION_BYTES
+    const length = Math.min(REGION_BYTES, this.replica.size - offset)
+    if (length <= 0) {
+      throw new XosanError('INVALID_ARGUMENT', { what: 'a region', reason: 'it is outside of the volume' })
+    }
+    if (!this.replica.flushCoversReads) return null
+    const bytes = await this.replica.read(byteOffset(offset), Buffer.allocUnsafe(length))
+    this.#requireSession(name)
+    return digestsOf(bytes)
   }
 
   /** Clears intents in order with the session's changes. @throws EPOCH_STALE, SESSION_STALE, INVALID_ARGUMENT */

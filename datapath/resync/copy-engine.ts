@@ -16,6 +16,8 @@ import {
 import { type Extent } from '../block-device.ts'
 import { type ReplicaLink } from '../mirror/replica-link.ts'
 import { type ReplicaSession } from '../mirror/replica-peer.ts'
+import { digestsOf } from '../replica-local/block-digests.ts'
+import { Comparison, type Piece } from './comparison.ts'
 
 export interface CopyHost {
   readonly clock: Clock
@@ -56,6 +58,7 @@ interface Unflushed {
 export class CopyEngine {
   readonly #plan: ResyncPlan
   readonly #host: CopyHost
+  readonly #comparison = new Comparison()
   /** For the sessions of replicas that are being rebuilt; those in-sync are flushed by who waits for the copy. */
   readonly #unflushed = new WeakMap<ReplicaSession, Unflushed>()
   #running = 0
@@ -116,10 +119,19 @@ export class CopyEngine {
       const length = Math.min(REGION_BYTES, from.size - offset) as ByteLength
       if (links.length > 0) {
         const extents = await from.allocation(offset, length)
-        const data = await readExtents(source, offset, extents)
-        await Promise.all(links.map(async target => this.#send(target, offset, extents, data)))
-        const bytes = extents.reduce((sum, extent) => (extent.hole ? sum : sum + extent.length), 0)
-        for (const target of links) this.#sent(target, bytes)
+        const hasData = extents.some(({ zero }) => !zero)
+        const [pieces, ...digests] = await Promise.all([
+          readPieces(source, offset, extents),
+          ...links.map(async target => (hasData ? this.#comparison.digestsAt(target, region, length) : null)),
+        ])
+        const isCompared = digests.some(theirs => theirs !== null)
+        const own = pieces.map(({ bytes }) => (isCompared && bytes !== null ? digestsOf(bytes) : null))
+        await Promise.all(
+          links.map(async (target, index) => {
+            const lacked = this.#comparison.lacked(target, pieces, own, digests[index]!)
+            await this.#send(target, offset, lacked)
+          })
+        )
       }
       if (host.isUnreconciled(region)) {
         // What a read is about to see must not be undone by a power cut: durable first, the source's copy too.
@@ -170,49 +182,45 @@ export class CopyEngine {
     return links
   }
 
-  async #send(
-    target: ReplicaLink,
-    offset: ByteOffset,
-    extents: readonly Extent[],
-    data: readonly (Uint8Array | null)[]
-  ): Promise<void> {
+  async #send(target: ReplicaLink, offset: ByteOffset, pieces: readonly Piece[]): Promise<void> {
     const { session } = target
     try {
       if (session === null) throw new Error('the target is away')
-      const writes: Promise<void>[] = []
-      let at = offset as number
-      for (const [index, { length, hole }] of extents.entries()) {
-        const range = { offset: at as ByteOffset, durable: false, sequence: target.nextSequence() }
-        const bytes = data[index]
-        writes.push(
-          bytes == null
-            ? session.zero({ ...range, length, keepAllocated: !hole })
-            : session.write({ ...range, data: bytes })
-        )
-        at += length
-      }
+      const writes = pieces.map(async ({ at, length, bytes, hole }) => {
+        const range = { offset: (offset + at) as ByteOffset, durable: false, sequence: target.nextSequence() }
+        if (bytes === null) await session.zero({ ...range, length, keepAllocated: !hole })
+        else await session.write({ ...range, data: bytes })
+      })
       await Promise.all(writes)
     } catch (error) {
       session?.abort('a copy to it failed')
       // One that is being rebuilt starts again by itself; an in-sync one must have the region before it counts.
       if (this.#host.mustAcknowledge(target)) throw error
+      return
     }
+    const sent = pieces.reduce((sum, { length, hole }) => (hole ? sum : sum + length), 0)
+    this.#sent(target, sent)
   }
 }
 
-/** The bytes of each extent, null where it reads as zeros. */
-async function readExtents(
+/** The pieces of a region, with their bytes where these are not zeros. */
+async function readPieces(
   source: ReplicaLink,
   offset: ByteOffset,
   extents: readonly Extent[]
-): Promise<(Uint8Array | null)[]> {
+): Promise<Piece[]> {
   const session = source.session!
-  let at = offset as number
-  const reads = extents.map(async ({ length, zero }) => {
-    const from = at as ByteOffset
-    at += length
-    if (zero) return null
-    return session.read(from, Buffer.allocUnsafe(length))
+  let next = 0
+  const pieces = extents.map(async ({ length, hole, zero }) => {
+    const at = next
+    next += length
+    if (zero) return { at, length, hole, bytes: null }
+    return {
+      at,
+      length,
+      hole,
+      bytes: await session.read((offset + at) as ByteOffset, Buffer.allocUnsafe(length)),
+    }
   })
-  return Promise.all(reads)
+  return Promise.all(pieces)
 }

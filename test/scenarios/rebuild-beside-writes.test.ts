@@ -91,6 +91,10 @@ class PlainReplica implements ReplicaPeer {
     return this.#intents.copy()
   }
 
+  async digests(): Promise<null> {
+    return Promise.resolve(null)
+  }
+
   async clear(): Promise<void> {
     // Intents are only ever looked at, never needed.
   }

@@ -342,6 +342,8 @@ export class SimulatedHost {
         call('confirm', 'asked to confirm', async node => node.replicas.confirm(request)),
       raise: async request => call('raise', 'asked to raise', async node => node.replicas.raise(request)),
       intents: async name => call('intents', 'asked for intents', async node => node.replicas.intents(name)),
+      digests: async (name, region) =>
+        call('digests', null, async node => node.replicas.digests(name, region)),
       clear: async request => call('clear', 'asked to clear', async node => node.replicas.clear(request)),
       finish: async request => call('finish', 'asked to finish', async node => node.replicas.finish(request)),
       create: async (address, blank) =>

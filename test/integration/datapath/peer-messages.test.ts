@@ -24,6 +24,7 @@ import { servePeers } from '../../../datapath/process/peer-server.ts'
 import { PeerTransports } from '../../../datapath/process/peer-transports.ts'
 import { type ReplicaHost } from '../../../datapath/process/replica-host.ts'
 import { type RpcPeerTransport } from '../../../datapath/process/rpc-peer-transport.ts'
+import { DIGEST_BYTES } from '../../../datapath/replica-local/block-digests.ts'
 import { RpcServer } from '../../../rpc/server.ts'
 
 const clock = createNodeClock()
@@ -174,6 +175,18 @@ describe('messages between the datapath processes of two hosts', () => {
     ])
     replicas.accept = answering(promised)
     assert.deepEqual(await transport.accept(accept), promised)
+  })
+
+  it('carry digests of blocks, or that there are none to be had', async () => {
+    const session = name(TIB)
+    const digests = new Uint8Array(16 * DIGEST_BYTES).map((_, at) => at)
+    const calls: unknown[] = []
+    replicas.digests = async (...asked: unknown[]) =>
+      Promise.resolve(calls.push(asked) === 1 ? digests : null)
+    const region = 16_000_000 as RegionIndex
+    assert.deepEqual(Uint8Array.from((await transport.digests(session, region))!), digests)
+    assert.equal(await transport.digests(session, region), null)
+    assert.deepEqual(calls[0], [session, region])
   })
 
   it('carry the write intents of a volume of 5 TiB in parts', async () => {

@@ -19,9 +19,11 @@ import {
   epoch,
   millis,
   REGION_BYTES,
+  type RegionIndex,
   type Sequence,
   sessionNumber,
 } from '../../../core/units.ts'
+import { digestsOf } from '../../../datapath/replica-local/block-digests.ts'
 import { ReplicaService } from '../../../datapath/replica-local/replica-service.ts'
 import { type ReplicaSession } from '../../../datapath/mirror/replica-peer.ts'
 import { ReplicaHost } from '../../support/replica-on-simulated-disk.ts'
@@ -362,6 +364,31 @@ describe('a message to a replica that comes late or twice', () => {
       await openBy(A, 6)
       await finish(A, 6, 1)
       await assert.rejects(service.openSession(name(6, 2)), { code: 'SESSION_STALE' })
+    })
+  })
+
+  describe('digests', () => {
+    const digests = async (at: number, session: number, region = 0): Promise<Uint8Array | null> =>
+      service.digests(name(at, session), region as RegionIndex)
+
+    it('are those of what the session has written', async () => {
+      const session = await openBy(A, 2)
+      await write(session, 1, 3)
+      const region = Buffer.alloc(REGION_BYTES)
+      assert.deepEqual(await digests(2, 1, 2), digestsOf(region))
+      region.fill(1, 0, BLOCK_BYTES)
+      assert.deepEqual(await digests(2, 1, 3), digestsOf(region))
+      await assert.rejects(digests(2, 1, REGIONS), { code: 'INVALID_ARGUMENT' })
+    })
+
+    it('are not told to a session that is over, also when it ends meanwhile', async () => {
+      await openBy(A, 2)
+      const asked = digests(2, 1)
+      const session = openBy(B, 3)
+      await assert.rejects(asked, { code: 'EPOCH_STALE' })
+      await session
+      await assert.rejects(digests(2, 1), { code: 'EPOCH_STALE' })
+      await digests(3, 1)
     })
   })
 })

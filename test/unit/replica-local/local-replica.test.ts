@@ -304,6 +304,24 @@ describe('a local replica', () => {
       assert.deepEqual(await read(host, 0, BLOCK), bytes(BLOCK, 2))
     })
 
+    it('makes durable with a flush whatever it reads, but for what a failed sync of this boot has left', async () => {
+      const host = await startedHost()
+      assert.equal(host.replica.flushCoversReads, true)
+      host.powerCut()
+      await host.open()
+      assert.equal(host.replica.mayHaveLost, true)
+      assert.equal(host.replica.flushCoversReads, true, 'after a boot it reads what is on the disk')
+      await host.replica.acceptEpoch(2 as Epoch, { rebuilding: true })
+      await write(host, 0, bytes(BLOCK, 1))
+      failCalls(host, 'sync', '.raw', 'EIO', 1)
+      await assert.rejects(host.replica.flush(), { code: 'DISK_FAILED' })
+      await host.replica.close()
+      await host.open()
+      assert.equal(host.replica.flushCoversReads, false)
+      await host.replica.clearLost()
+      assert.equal(host.replica.flushCoversReads, true, 'all of it has been written again')
+    })
+
     it('may have lost a write that came after the clean mark', async () => {
       const host = await startedHost()
       await host.replica.markClean()

@@ -12,7 +12,7 @@ const REGIONS = (512 * MIB) / REGION_BYTES
 /** As much as may wait for the disk of a target, and what the copies under way add each time. */
 const UNFLUSHED_MAX = 128 * MIB + 8 * REGION_BYTES
 /** Turns of the event loop that are enough for all copies. */
-const TURNS = 20 * REGIONS
+const TURNS = 40 * REGIONS
 
 /** A replica that takes everything, and flushes when it is let. */
 class Target {
@@ -51,6 +51,14 @@ class Target {
 
   get record() {
     return { replica: this.replica }
+  }
+
+  get name() {
+    return {}
+  }
+
+  get peer() {
+    return { digests: async () => Promise.resolve(null) }
   }
 
   nextSequence(): number {
@@ -98,7 +106,7 @@ describe('copying to replicas that are being rebuilt', () => {
       session: {
         size: REGIONS * REGION_BYTES,
         allocation: async (_: number, length: ByteLength) => Promise.resolve([{ length, ...extent }]),
-        read: async () => Promise.resolve(),
+        read: async (_: number, into: Uint8Array) => Promise.resolve(into),
       },
       flush: async () => Promise.resolve(),
     } as unknown as ReplicaLink
