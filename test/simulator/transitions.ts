@@ -40,6 +40,7 @@ export const POSSIBLE: readonly string[] = [
   ...pairs('raise', ['ok', 'refused', ...DISK_ANSWERS]),
   ...pairs('session', ['ok', ...SESSION_ERRORS, 'DISK_FAILED']),
   ...pairs('intents', ['ok', ...SESSION_ERRORS]),
+  ...pairs('digests', ['ok', ...SESSION_ERRORS]),
   ...pairs('clear', ['ok', ...SESSION_ERRORS]),
   ...pairs('finish', ['ok', ...SESSION_ERRORS]),
   ...pairs('create', ['ok', 'REPLICA_PRESENT', 'REPLICA_BUSY', 'PEER_UNREACHABLE']),

@@ -55,7 +55,7 @@ interface CostOptions extends DrillOptions {
 
 /** One outage and the resync after it. */
 interface CostRow {
-  readonly what: string
+  readonly what: 'scattered' | 'in order' | 'full copy'
   /** In the outage: different blocks, and the regions that they lie in. Null for the full copy. */
   readonly writtenBytes: number | null
   readonly regionBytes: number | null
@@ -133,13 +133,15 @@ async function resync(scene: Scene, endOutage: () => Promise<unknown>): Promise<
   }
 }
 
-async function outage(scene: Scene, writtenBytes: number): Promise<CostRow> {
+async function outage(scene: Scene, what: CostRow['what'], writtenBytes: number): Promise<CostRow> {
+  const { disk, lab } = scene
   await cutOff(scene)
-  const regions = await writeScattered(scene.disk, writtenBytes, FILLED_BYTES, REGION_BYTES)
-  const cost = await resync(scene, () => labJoin(scene.lab.labDirectory, null))
-  const row = { ...cost, what: 'outage', writtenBytes, regionBytes: regions * REGION_BYTES }
-  progress(`${formatBytes(writtenBytes)} written: ${formatBytes(row.sentBytes)} sent`)
-  return row
+  let regionBytes = writtenBytes
+  if (what === 'in order') await fill(disk, writtenBytes)
+  else regionBytes = REGION_BYTES * (await writeScattered(disk, writtenBytes, FILLED_BYTES, REGION_BYTES))
+  const cost = await resync(scene, () => labJoin(lab.labDirectory, null))
+  progress(`${formatBytes(writtenBytes)} ${what}: ${formatBytes(cost.sentBytes)} sent`)
+  return { ...cost, what, writtenBytes, regionBytes }
 }
 
 /** The secondary loses its files: what a resync without intents would cost. */
@@ -239,7 +241,8 @@ async function main(): Promise<void> {
   try {
     const scene = await begin(lab)
     const rows: CostRow[] = []
-    for (const size of options.sizes) rows.push(await outage(scene, size * MIB))
+    for (const size of options.sizes) rows.push(await outage(scene, 'scattered', size * MIB))
+    rows.push(await outage(scene, 'in order', Math.max(...options.sizes) * MIB))
     rows.push(await fullCopy(scene))
     const pairs: Pair[] = []
     for (let number = 0; number < options.pairs; number++) pairs.push(await pair(scene))
@@ -257,7 +260,8 @@ function print(options: CostOptions, rows: readonly CostRow[], guest: LatencyRow
   out.result({ rows, guest, tookMs })
   const bytes = (value: number | null): string => (value === null ? '-' : formatBytes(value))
   out.table(rows, [
-    { title: 'WRITTEN', value: row => bytes(row.writtenBytes ?? null), align: 'right' },
+    { title: '', value: ({ what }) => what },
+    { title: 'WRITTEN', value: row => bytes(row.writtenBytes), align: 'right' },
     { title: 'REGIONS', value: row => bytes(row.regionBytes), align: 'right' },
     { title: 'SENT', value: row => bytes(row.sentBytes), align: 'right' },
     { title: 'BACK', value: row => bytes(row.receivedBytes), align: 'right' },
