@@ -125,7 +125,7 @@ export class ReplicaHost {
     return (await this.#service(name.address)).intents(name)
   }
 
-  /** @throws EPOCH_STALE, SESSION_STALE, REPLICA_GONE, DISK_FAILED, REPLICA_BUSY, INVALID_ARGUMENT */
+  /** @throws EPOCH_STALE, SESSION_STALE, REPLICA_GONE, DISK_FAILED, REPLICA_BUSY, OUT_OF_RANGE */
   async digests(name: SessionName, region: RegionIndex): Promise<Uint8Array | null> {
     return this.#inTime(name.address.volume, async () =>
       (await this.#service(name.address)).digests(name, region)

@@ -27,7 +27,7 @@ import { type AcceptVerdict, ReplicaRights } from '../../core/mirror/replica-rig
 import { ANSWER_SHARE_OF_CALL, type MirrorTiming } from '../../core/mirror/timing.ts'
 import { type Clock } from '../../core/ports/clock.ts'
 import {
-  byteOffset,
+  type ByteOffset,
   type Epoch,
   millis,
   type Millis,
@@ -214,17 +214,14 @@ export class ReplicaService {
   /**
    * Digests of the blocks of a region.
    * @returns null when what is read here might not become durable with a flush
-   * @throws EPOCH_STALE, SESSION_STALE, INVALID_ARGUMENT, DISK_FAILED
+   * @throws EPOCH_STALE, SESSION_STALE, OUT_OF_RANGE, DISK_FAILED
    */
   async digests(name: SessionName, region: RegionIndex): Promise<Uint8Array | null> {
     this.#requireSession(name)
-    const offset = region * REGION_BYTES
-    const length = Math.min(REGION_BYTES, this.replica.size - offset)
-    if (length <= 0) {
-      throw new XosanError('INVALID_ARGUMENT', { what: 'a region', reason: 'it is outside of the volume' })
-    }
+    const offset = (region * REGION_BYTES) as ByteOffset
+    const length = Math.max(0, Math.min(REGION_BYTES, this.replica.size - offset))
     if (!this.replica.flushCoversReads) return null
-    const bytes = await this.replica.read(byteOffset(offset), Buffer.allocUnsafe(length))
+    const bytes = await this.replica.read(offset, Buffer.allocUnsafe(length))
     this.#requireSession(name)
     return digestsOf(bytes)
   }
