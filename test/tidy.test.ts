@@ -4,6 +4,7 @@ import { existsSync, readFileSync, readdirSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { ERRORS } from '../core/errors.ts'
 import { projectRoot } from '../cli/lab/programs.ts'
+import { MUTANTS } from './simulator/mutant-list.ts'
 
 const root = projectRoot()
 /** Folders that are made, not written. */
@@ -65,6 +66,27 @@ describe('the repository', () => {
       assert.ok(text.includes(next), `${code}: what comes next in core/errors.ts`)
       assert.ok(text.includes(retriable ? 'Retry: may help.' : 'Retry: does not help.'), `${code}: retry`)
     }
+  })
+
+  it('names deliberate errors that there are, and files that there are, in the reasons of the protocol', () => {
+    const page = textOf('docs/internals/mirror-protocol.md')
+    const reasons = page.match(/^- \*\*S\d+ [^]*?(?=\n(?:- |\n))/gm) ?? []
+    assert.deepEqual(
+      reasons.map(reason => Number(/S(\d+)/.exec(reason)![1])),
+      reasons.map((_, index) => index + 1)
+    )
+    assert.ok(reasons.length > 40)
+    const named = reasons.flatMap(reason => [...reason.matchAll(/_([^_]+)_/g)])
+    const errors = MUTANTS.map(({ name }) => name)
+    assert.deepEqual(
+      named.map(match => match[1]!.replace(/\s+/g, ' ')).filter(name => !errors.includes(name)),
+      []
+    )
+    const files = [...page.matchAll(/`([\w/-]+\.ts)`/g)].map(match => match[1]!)
+    assert.deepEqual(
+      files.filter(file => !sources.some(name => name === file || name.endsWith(`/${file}`))),
+      []
+    )
   })
 
   it('uses every error code', () => {
