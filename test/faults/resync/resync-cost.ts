@@ -43,6 +43,11 @@ const FILLED_BYTES = 2 * 2 ** 30
 const HOSTS = 2
 const DEADLINE_MS = 120_000
 const LOOK_MS = 25
+/**
+ * Before an outage the guest rests, so that write intents of what it wrote before are cleared: 1 GiB of regions in each
+ * round of 2 s, and none before it has been left alone for one.
+ */
+const REST_MS = 10_000
 /** A guest's requests are timed for so long with a resync beside them, and for so long without. */
 const WINDOW_MS = 3_000
 /** Written in the outage before such a window: enough for the resync to outlast it. */
@@ -135,6 +140,7 @@ async function resync(scene: Scene, endOutage: () => Promise<unknown>): Promise<
 
 async function outage(scene: Scene, what: CostRow['what'], writtenBytes: number): Promise<CostRow> {
   const { disk, lab } = scene
+  await delay(REST_MS)
   await cutOff(scene)
   let regionBytes = writtenBytes
   if (what === 'in order') await fill(disk, writtenBytes)
@@ -266,12 +272,11 @@ function print(options: CostOptions, rows: readonly CostRow[], guest: LatencyRow
     { title: 'SENT', value: row => bytes(row.sentBytes), align: 'right' },
     { title: 'BACK', value: row => bytes(row.receivedBytes), align: 'right' },
     {
-      title: 'PER WRITTEN',
+      title: '/ WRITTEN',
       value: ({ sentBytes, writtenBytes }) => (writtenBytes === null ? '-' : times(sentBytes / writtenBytes)),
       align: 'right',
     },
-    { title: 'OF FULL', value: row => times(row.sentBytes / full.sentBytes), align: 'right' },
-    { title: 'CONTACT', value: row => formatDuration(row.contactMs), align: 'right' },
+    { title: '/ FULL', value: row => times(row.sentBytes / full.sentBytes), align: 'right' },
     { title: 'RESYNC', value: row => formatDuration(row.resyncMs), align: 'right' },
   ])
   out.line()
