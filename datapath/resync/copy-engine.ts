@@ -34,8 +34,11 @@ export interface CopyHost {
   copied(region: RegionIndex): void
 }
 
-/** Regions copied at once. More would fill the pipe better and make the guest wait longer. */
-const TASKS_AT_ONCE = 4
+/**
+ * Regions at once while the guest rests. Each takes two round trips, for what the target lacks and for what it is sent,
+ * so that few would leave the link idle; together they are 1 MiB that a guest who begins to work may have to wait for.
+ */
+const TASKS_AT_ONCE = 16
 /** While the guest works, one region at a time, with this pause after each, in milliseconds. */
 const GUEST_PAUSE_MS = 2 as Millis
 /**

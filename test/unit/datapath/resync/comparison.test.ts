@@ -210,12 +210,13 @@ describe('comparing before copying', () => {
     const target = add('a', all)
     await copyAll()
     assert.deepEqual(target.content, content)
-    assert.ok(target.asked.length >= 8 && target.asked.length <= 20, `${target.asked.length} of ${REGIONS}`)
+    // As many as are under way at once may have been asked before the first is known to be useless.
+    assert.ok(target.asked.length >= 8 && target.asked.length <= 32, `${target.asked.length} of ${REGIONS}`)
     target.asked.length = 0
     target.written.length = 0
     plan.add(target.record.replica, RegionSet.full(REGIONS))
     await copyAll()
-    assert.ok(target.asked.length >= REGIONS - 20, `${target.asked.length} of ${REGIONS}`)
-    assert.ok(target.written.length <= 20 * BLOCKS, `${target.written.length} blocks`)
+    assert.ok(target.asked.length >= REGIONS / 2, `${target.asked.length} of ${REGIONS}`)
+    assert.ok(target.written.length <= (REGIONS / 2) * BLOCKS, `${target.written.length} blocks`)
   })
 })

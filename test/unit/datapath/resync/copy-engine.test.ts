@@ -10,7 +10,7 @@ const MIB = 2 ** 20
 /** Regions of 512 MiB. */
 const REGIONS = (512 * MIB) / REGION_BYTES
 /** As much as may wait for the disk of a target, and what the copies under way add each time. */
-const UNFLUSHED_MAX = 128 * MIB + 8 * REGION_BYTES
+const UNFLUSHED_MAX = 128 * MIB + 32 * REGION_BYTES
 /** Turns of the event loop that are enough for all copies. */
 const TURNS = 40 * REGIONS
 
