@@ -156,7 +156,7 @@ async function fullCopy(scene: Scene): Promise<CostRow> {
   const { lab, secondary, volume } = scene
   const control = await lab.control(secondary)
   await control.kill()
-  const files = await replicaFiles(lab.path, volume)
+  const files = await replicaFiles(lab.paths, volume)
   const file = files.get(secondary.uuid)
   if (file === undefined) throw new Error(`no replica of ${secondary.name} among ${[...files.keys()].join()}`)
   await rm(dirname(file), { recursive: true })
@@ -192,7 +192,7 @@ const after = (ms: number): (() => boolean) => {
 async function compare({ lab, volume, primary, disk }: Scene): Promise<void> {
   await disk.close()
   await closeVolume(primary, volume)
-  const [first, second] = [...(await replicaFiles(lab.path, volume)).values()]
+  const [first, second] = [...(await replicaFiles(lab.paths, volume)).values()]
   progress('comparing the replicas ...')
   await run('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', first!, second!])
   if (!(await findsPlantedByte(lab, volume))) {
