@@ -59,16 +59,22 @@ export class Administrator {
 
   #direct(): VolumeAccess {
     return {
-      activate: async ({ key }, host) =>
-        this.ask(
+      activate: async ({ key }, host) => {
+        const { sr, transitions } = this.#around
+        await this.ask(
           host,
           async () => {
             await host.node!.detach(key)
-            await host.node!.attach(this.#around.sr, key)
-            await host.node!.activate(this.#around.sr, key, 9_000 as Millis)
+            await host.node!.attach(sr, key)
+            await host.node!.activate(sr, key, 9_000 as Millis)
           },
           10_000
-        ),
+        ).catch((error: unknown) => {
+          transitions.saw('activate', error instanceof XosanError ? error.code : 'no answer')
+          throw error
+        })
+        transitions.saw('activate', 'ok')
+      },
       deactivate: async ({ key }, host, limitMs) =>
         this.ask(host, async () => host.node!.deactivate(key, limitMs as Millis), limitMs + 1_000),
     }
@@ -192,17 +198,15 @@ export class Administrator {
 
   /** @returns whether the process took a volume up for a guest from before its start, and nobody may have flushed since */
   async #activate(volume: SimulatedVolume, host: SimulatedHost): Promise<boolean> {
-    const { transitions, world } = this.#around
+    const { world } = this.#around
     const { key } = volume
     const since = world.now
     const known = volume.guests.some(({ process }) => process === host.process)
     if (!known && (host.node?.volume(key)?.mirror ?? null) !== null) this.#takenUp.add(host.process!)
     await this.#access.activate(volume, host).catch((error: unknown) => {
       this.#around.failed('activation', volume, host, since, error)
-      transitions.saw('activate', error instanceof XosanError ? error.code : 'no answer')
       throw error
     })
-    transitions.saw('activate', 'ok')
     this.activations++
     return host.process !== null && this.#takenUp.has(host.process)
   }

@@ -29,7 +29,8 @@ export async function bundleWorker(name: string, plugins: Plugin[] = []): Promis
     platform: 'node',
     format: 'esm',
     target: 'node20',
-    external: ['better-sqlite3', 'fs-native-extensions', 'sql.js'],
+    // Only the project's own code is looked at; some packages ask for others in ways that a bundle does not have.
+    packages: 'external',
     plugins,
     logLevel: 'silent',
   })
