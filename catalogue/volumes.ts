@@ -113,6 +113,19 @@ export class Volumes {
     return results
   }
 
+  /** Volumes of an SR whose record names an operation that was begun. Those that cannot be read are left out. */
+  halfDone(sr: SrId): VolumeKey[] {
+    const prefix = volumesPrefix(sr)
+    const unreadable = new Set(this.#records.problems(prefix).map(({ key }) => key))
+    const keys: VolumeKey[] = []
+    this.#records.forEach(prefix, (key, value) => {
+      if (!key.endsWith(STATE_END) || unreadable.has(key)) return
+      const { operation } = JSON.parse(value) as VolumeState
+      if (operation !== undefined) keys.push(key.slice(prefix.length, -STATE_END.length) as VolumeKey)
+    })
+    return keys
+  }
+
   /** How many volumes an SR has, with those that cannot be read. */
   count(sr: SrId): number {
     return this.#count.get(sr)!

@@ -5,7 +5,7 @@
  */
 import { join } from 'node:path'
 import { reasonOf } from '../core/errors.ts'
-import { type Operation, type VolumeState } from '../core/mirror/volume-record.ts'
+import { type Operation } from '../core/mirror/volume-record.ts'
 import { type Timer } from '../core/ports/clock.ts'
 import { millis, type Millis, type ReplicaId, type SrId, type VolumeKey } from '../core/units.ts'
 import { parseKey, storeKey, tombstoneKey } from '../cluster/keys.ts'
@@ -130,6 +130,9 @@ export class Janitor {
       return
     }
     const deadline = this.#deadline('deleting a replica')
+    // This copy of the metadata may be behind: the replica may have become part of the volume meanwhile, or be about to.
+    const isGone = context.metadata.volume(sr, volume) === null
+    if (!isGone && !(await this.#claim(tombstoneKey(sr, replica), deadline))) return
     await context.datapath.call('replica.delete', { sr, volume, replica }, deadline.remainingMs())
     await update(
       context,
@@ -137,6 +140,26 @@ export class Janitor {
       entry => (entry === null ? 'unchanged' : { value: null }),
       deadline.at
     )
+  }
+
+  /**
+   * Makes sure that a tombstone still stands, and gives it a new revision: who makes a replica part of a volume does so
+   * on the condition that its tombstone has the revision that it had.
+   * @returns false when there is none any more
+   */
+  async #claim(key: string, deadline: Deadline): Promise<boolean> {
+    let isClaimed = false
+    await update(
+      this.#options.context,
+      key,
+      entry => {
+        if (entry === null || isClaimed) return 'unchanged'
+        isClaimed = true
+        return { value: entry.value }
+      },
+      deadline.at
+    )
+    return isClaimed
   }
 
   /** Sets the time of the next round; nothing while one is under way, which sets it at its end. */
@@ -178,40 +201,46 @@ export class Janitor {
 
   async #endSrs(): Promise<void> {
     const { context, log } = this.#options
-    for (const { sr, operation } of context.metadata.srs()) {
-      if (operation === undefined || !(await this.#isAbandoned(operation))) continue
-      log.info('an SR was left half-done; it is removed', { sr, operation: operation.kind })
-      await removeSr(context, sr, this.#deadline('removing an SR'))
+    for (const { sr, operation } of context.metadata.halfDoneSrs()) {
+      if (operation === undefined) continue
+      await this.#attempt(`SR ${sr}, left half-done, could not be cleared up`, async () => {
+        if (!(await this.#isAbandoned(operation))) return
+        log.info('an SR was left half-done; it is removed', { sr, operation: operation.kind })
+        await removeSr(context, sr, this.#deadline('removing an SR'))
+      })
     }
   }
 
   async #endVolumes(): Promise<void> {
-    const { context, log } = this.#options
-    this.#halfDone ??= this.#volumesWith(state => state.operation !== undefined)
+    this.#halfDone ??= this.#halfDoneVolumes()
     for (const [key, sr] of this.#halfDone) {
-      const operation = context.metadata.volume(sr, key)?.state.operation
-      if (operation === undefined) {
-        this.#halfDone.delete(key)
-        continue
-      }
-      if (!(await this.#isAbandoned(operation))) continue
-      log.info('a volume was left half-done; it is removed', { sr, volume: key, operation: operation.kind })
-      await removeVolume(
-        context,
-        sr,
-        key,
-        current => {
-          if (current.operation?.id !== operation.id) throw new Error('it has changed meanwhile')
-        },
-        this.#deadline('removing a volume')
-      )
+      // One whose record cannot be read, or that cannot be ended now, keeps no other from its end.
+      await this.#attempt(`volume ${key}, left half-done, could not be cleared up`, () => this.#end(sr, key))
     }
   }
 
-  #volumesWith(quality: (state: VolumeState) => boolean): Map<VolumeKey, SrId> {
-    const { metadata } = this.#options.context
-    const volumes = metadata.srs().flatMap(({ sr }) => metadata.volumes(sr))
-    return new Map(volumes.filter(({ state }) => quality(state)).map(({ key, sr }) => [key, sr]))
+  async #end(sr: SrId, key: VolumeKey): Promise<void> {
+    const { context, log } = this.#options
+    const operation = context.metadata.volume(sr, key)?.state.operation
+    if (operation === undefined) {
+      this.#halfDone?.delete(key)
+      return
+    }
+    if (!(await this.#isAbandoned(operation))) return
+    log.info('a volume was left half-done; it is removed', { sr, volume: key, operation: operation.kind })
+    await removeVolume(
+      context,
+      sr,
+      key,
+      current => {
+        if (current.operation?.id !== operation.id) throw new Error('it has changed meanwhile')
+      },
+      this.#deadline('removing a volume')
+    )
+  }
+
+  #halfDoneVolumes(): Map<VolumeKey, SrId> {
+    return new Map(this.#options.context.metadata.halfDoneVolumes().map(({ key, sr }) => [key, sr]))
   }
 
   /**

@@ -1,6 +1,7 @@
 import { type Catalogue } from '../catalogue/catalogue.ts'
 import { type CatalogueFollower } from '../catalogue/follower.ts'
 import { type CataloguedVolume } from '../catalogue/volumes.ts'
+import { srKey } from '../cluster/keys.ts'
 import { type Clock } from '../core/ports/clock.ts'
 import { millis, type HostId, type SrId, type VolumeKey } from '../core/units.ts'
 import { type Metadata, type StaleReplica, type StoredVolume } from '../volume/context.ts'
@@ -49,6 +50,19 @@ export class CatalogueMetadata implements Metadata {
   staleReplicas(besideOneOn: HostId): StaleReplica[] {
     const replicas = this.#catalogue.replicas.staleBesideOneOn(besideOneOn)
     return replicas.map(({ sr, volume, host }) => ({ sr, key: volume, host }))
+  }
+
+  halfDoneVolumes(): ReturnType<Metadata['halfDoneVolumes']> {
+    return this.#catalogue.srs
+      .list()
+      .flatMap(sr => this.#catalogue.volumes.halfDone(sr).map(key => ({ sr, key })))
+  }
+
+  halfDoneSrs(): ReturnType<Metadata['halfDoneSrs']> {
+    const { records, srs } = this.#catalogue
+    const unreadable = new Set(records.problems('').map(({ key }) => key))
+    const readable = srs.list().filter(sr => !unreadable.has(srKey(sr)))
+    return readable.flatMap(sr => this.sr(sr) ?? []).filter(({ operation }) => operation !== undefined)
   }
 
   sr(sr: SrId): ReturnType<Metadata['sr']> {

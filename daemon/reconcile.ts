@@ -1,6 +1,6 @@
 /**
  * Compares what the datapath processes do with what domains hold, and puts right what a restart of either side, or a
- * detach that could not be delivered, has left different.
+ * call that could not be delivered, has left different.
  */
 import { reasonOf } from '../core/errors.ts'
 import { type VolumeStatus } from '../rpc/datapath-api.ts'
@@ -26,14 +26,29 @@ export async function reconcileDatapaths(
       context.datapathQueue.run(volume, () => restore(context, sr, volume, known.get(volume)))
     )
   }
-  for (const { sr, volume, attached, state } of known.values()) {
-    if (!attached || state !== 'closed') continue
-    await attempt(log, volume, () =>
-      context.datapathQueue.run(volume, async () => {
-        if (context.references.isHeld(volume, 'attached')) return
-        await context.datapath.call('volume.detach', { sr, volume }, CALL_MS)
-      })
+  for (const status of known.values()) {
+    await attempt(log, status.volume, () =>
+      context.datapathQueue.run(status.volume, () => letGo(context, status))
     )
+  }
+}
+
+/**
+ * Ends what no domain holds: a call that would have ended it was lost with its xosand, or came while the process could
+ * not be asked. A volume that is open is left alone while somebody is connected: its guest is there, whoever knows of it.
+ */
+async function letGo(context: VolumeContext, status: VolumeStatus): Promise<void> {
+  const { sr, volume, attached, state, connections } = status
+  const { references, datapath } = context
+  let isOpen = state !== 'closed'
+  // One that is being opened or closed comes to an end by itself.
+  const isSettled = state === 'serving' || state === 'holding'
+  if (isSettled && connections === 0 && !references.isHeld(volume, 'activated')) {
+    await datapath.call('volume.deactivate', { sr, volume, deadlineMs: CALL_MS }, CALL_MS)
+    isOpen = false
+  }
+  if (attached && !isOpen && !references.isHeld(volume, 'attached')) {
+    await datapath.call('volume.detach', { sr, volume }, CALL_MS)
   }
 }
 

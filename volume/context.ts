@@ -45,8 +45,12 @@ export interface Metadata {
    * read are left out.
    */
   staleReplicas(besideOneOn: HostId): readonly StaleReplica[]
+  /** Volumes in the middle of an operation. Those whose record cannot be read are left out. */
+  halfDoneVolumes(): readonly { readonly sr: SrId; readonly key: VolumeKey }[]
   sr(sr: SrId): SrRecord | null
   srs(): readonly SrRecord[]
+  /** SRs in the middle of an operation. Those whose record cannot be read are left out. */
+  halfDoneSrs(): readonly SrRecord[]
   hosts(): readonly HostRecord[]
   stores(sr: SrId): readonly StoreRecord[]
   tombstones(host: HostId): readonly { readonly sr: SrId; readonly record: TombstoneRecord }[]

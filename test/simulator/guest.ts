@@ -147,6 +147,11 @@ export class Guest {
     if (this.#running > 0) await new Promise<void>(resolve => (this.#stopped = resolve))
   }
 
+  /** It may ask for something. */
+  get connected(): boolean {
+    return !this.#stopping
+  }
+
   /** The machine is gone: whatever it still hears of changes nothing. */
   abandon(): void {
     this.#stopping = true

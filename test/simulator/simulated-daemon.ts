@@ -45,6 +45,8 @@ interface DaemonOptions {
   readonly noticed: (daemon: SimulatedDaemon) => void
   /** Guests of a volume on this host's datapath process have lost their connections. */
   readonly disconnected: (host: SimulatedHost, volume: VolumeKey) => void
+  /** How many guests of a volume are connected to this host's datapath process. */
+  readonly connectionsTo: (host: SimulatedHost, volume: VolumeKey) => number
 }
 
 /** What an entry script told xapi. */
@@ -275,7 +277,7 @@ export class SimulatedDaemon implements HostCompanion {
         },
         disconnect,
         socketOf: volume => sockets.get(volume) ?? null,
-        connectionsTo: () => 0,
+        connectionsTo: volume => this.#options.connectionsTo(host, volume),
       },
       stores: { reload: async () => Promise.resolve() },
       reloadCluster: async () => Promise.resolve(),

@@ -3,12 +3,21 @@
  * calls entry scripts on any host, and the checks of what they leave. The people who make and destroy volumes, rename
  * and resize them are in `operators.ts`.
  */
-import { hostKey, srKey, storeKey, volumeInfoKey, volumeStateKey, volumesPrefix } from '../../cluster/keys.ts'
+import {
+  hostKey,
+  parseKey,
+  srKey,
+  storeKey,
+  volumeInfoKey,
+  volumeStateKey,
+  volumesPrefix,
+} from '../../cluster/keys.ts'
 import { serialiseHostRecord, serialiseSrRecord, serialiseStoreRecord } from '../../cluster/records.ts'
 import { parseVolumeInfo, parseVolumeState } from '../../cluster/volume-state.ts'
-import { type Change } from '../../core/ports/coordinator.ts'
+import { type Change, type Entry } from '../../core/ports/coordinator.ts'
 import { type SrId, type VolumeKey } from '../../core/units.ts'
 import { smapiCalls } from '../../volume/smapi.ts'
+import { type Guest } from './guest.ts'
 import { KnownVolume, Ledger } from './ledger.ts'
 import {
   checkCatalogue,
@@ -75,7 +84,11 @@ export class SimulatedPool {
           sr,
           daemons: () => this.daemons,
           noticed: daemon => this.#noticed(daemon),
-          disconnected: (whose, volume) => this.#disconnected(whose, volume),
+          disconnected: (whose, volume) => {
+            for (const guest of this.#guestsOf(whose, volume)) guest.abandon()
+          },
+          connectionsTo: (whose, volume) =>
+            this.#guestsOf(whose, volume).filter(({ connected }) => connected).length,
         })
     )
   }
@@ -211,6 +224,7 @@ export class SimulatedPool {
       const behind = this.daemons.filter(({ plane }) => (plane?.metadata.reached ?? 0) < revision)
       const left = [
         ...halfDone(entries),
+        ...this.#openForNobody(entries),
         ...orphans(entries, hosts),
         ...behind.map(({ host }) => `the catalogue of ${host.name} is behind`),
       ]
@@ -221,6 +235,18 @@ export class SimulatedPool {
       }
       await world.pause(500)
     }
+  }
+
+  /** Volumes that a host has open though no domain there has them: nobody would ever close them. */
+  #openForNobody(entries: readonly Entry[]): string[] {
+    return entries.flatMap(({ key, value }) => {
+      const parsed = parseKey(key)
+      if (parsed.kind !== 'volume-state') return []
+      const { primary } = parseVolumeState(key, value)
+      const daemon = this.daemons.find(({ host }) => host.id === primary)
+      if (daemon?.plane?.context.references.isHeld(parsed.volume, 'activated') !== false) return []
+      return [`volume ${parsed.volume.slice(0, 8)} is open on ${daemon.host.name}, and no domain has it`]
+    })
   }
 
   /** All is over and at rest: every record is what the ledger says. */
@@ -332,9 +358,9 @@ export class SimulatedPool {
     }
   }
 
-  #disconnected(host: SimulatedHost, key: VolumeKey): void {
+  #guestsOf(host: SimulatedHost, key: VolumeKey): readonly Guest[] {
     const volume = this.#universe.volumes.find(candidate => candidate.key === key)
-    for (const guest of volume?.guests ?? []) if (guest.process === host.process) guest.abandon()
+    return volume?.guests.filter(({ process }) => process === host.process) ?? []
   }
 
   #problem(text: string): void {

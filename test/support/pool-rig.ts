@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
-import { volumesPrefix } from '../../cluster/keys.ts'
+import { volumesPrefix, volumeStateKey } from '../../cluster/keys.ts'
+import { parseVolumeState } from '../../cluster/volume-state.ts'
 import { reasonOf } from '../../core/errors.ts'
 import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
+import { type VolumeState } from '../../core/mirror/volume-record.ts'
 import { type Millis, millis, type SrId, type VolumeKey, VOLUME_SIZE_MULTIPLE } from '../../core/units.ts'
 import { SimulatedNetwork } from '../simulator/network.ts'
 import { type Fate, SimulatedCoordinator } from '../simulator/simulated-coordinator.ts'
@@ -13,7 +15,7 @@ import { World } from '../simulator/world.ts'
 /** Far more virtual time than any story takes, in milliseconds. */
 const STORY_LIMIT_MS = 10_000_000
 const LINES_TOLD = 60
-const ANSWER: Fate = { kind: 'answer', beforeMs: millis(0.3), afterMs: millis(0.3) }
+export const ANSWER: Fate = { kind: 'answer', beforeMs: millis(0.3), afterMs: millis(0.3) }
 
 /**
  * Three simulated hosts with xosand on each and an SR over them, for a story in which each thing happens at a chosen
@@ -32,6 +34,8 @@ export class PoolRig {
   readonly faults = { count: () => undefined, cutPower: async () => Promise.resolve() }
   /** What becomes of each call to the coordinator. */
   fateOf: (client: string, keys: readonly string[]) => Fate = () => ANSWER
+  /** How long after a change hosts hear of it, in milliseconds. */
+  watchDelayMs = 0
 
   constructor(seed: number) {
     const world = new World(seed, line => this.log.push(line))
@@ -41,6 +45,7 @@ export class PoolRig {
     this.coordinator = new SimulatedCoordinator({
       clock: { now: () => world.now as Millis, after: (ms, action) => world.after(ms, action) },
       decide: ({ client, keys }) => this.fateOf(client, keys),
+      watchDelayMs: () => millis(this.watchDelayMs),
       callTimeMs: millis(1000),
     })
     this.hosts = [this.#host('h1'), this.#host('h2'), this.#host('h3')]
@@ -88,6 +93,12 @@ export class PoolRig {
     const answer = await this.create(host)
     assert.equal(answer.kind, 'done')
     return (answer as { value: { key: VolumeKey } }).value.key
+  }
+
+  /** The state of a volume, as the coordinator has it. */
+  stateOf(volume: VolumeKey): VolumeState {
+    const key = volumeStateKey(this.sr, volume)
+    return parseVolumeState(key, this.coordinator.read(key).entry!.value)
   }
 
   /** Keys of the volumes' records. */

@@ -60,6 +60,9 @@ const activate = defineCall(
 /** How soon an activation is tried again; a migration's source may be closing the volume just now. */
 const RETRY_MS = millis(100)
 
+/** What an attempt leaves of the whole time, to find out who has the volume when it ran out of its own. */
+const LOOK_MS = 1000
+
 /** A host that does not answer within this time counts as silent. */
 const ASK_MS = 1000
 
@@ -78,11 +81,12 @@ async function openVolume(
   deadline: Deadline
 ): Promise<void> {
   for (;;) {
-    const deadlineMs = deadline.remainingMs()
+    const deadlineMs = Math.max(deadline.remainingMs() - LOOK_MS, 1)
     try {
       await context.datapath.call('volume.activate', { sr, volume, deadlineMs }, deadlineMs)
       return
     } catch (error) {
+      if (hasCode(error, 'DEADLINE_EXCEEDED')) throw await overtaken(context, sr, volume, error)
       if (!hasCode(error, 'ACTIVATED_ON_ANOTHER_HOST')) throw error
       const holder = hostId.safeParse(error.parameters['host'])
       const isInUse = holder.success && (await hasGuest(context, holder.data, sr, volume))
@@ -90,6 +94,20 @@ async function openVolume(
       await pause(context.clock, RETRY_MS)
     }
   }
+}
+
+/** Of an attempt that ran out of time, as when the datapath process was stopped: another host may have the volume by now. */
+async function overtaken(
+  context: VolumeContext,
+  sr: SrId,
+  volume: VolumeKey,
+  error: XosanError
+): Promise<XosanError> {
+  await context.metadata.synchronise(LOOK_MS / 2).catch(() => undefined)
+  const host = context.metadata.volume(sr, volume)?.state.primary ?? null
+  return host === null || host === context.host
+    ? error
+    : new XosanError('ACTIVATED_ON_ANOTHER_HOST', { volume, host })
 }
 
 async function hasGuest(context: VolumeContext, host: HostId, sr: SrId, volume: VolumeKey): Promise<boolean> {
@@ -116,15 +134,23 @@ const deactivate = defineCall(
     })
 )
 
-/** Never fails: a datapath process that cannot be asked now is told later, when it is compared with the references. */
+/**
+ * Never fails: a datapath process that cannot be asked now is told later, when it is compared with the references. Who
+ * held the volume is forgotten at once, although earlier calls may still be served: nobody asks a second time.
+ */
 const detach = defineCall(
   15_000,
   { uri, domain },
   async (context, { uri: { sr, volume }, domain: holder }, deadline) => {
+    const forget = async (): Promise<void> => {
+      await context.references.remove(volume, 'attached', holder)
+      await context.references.remove(volume, 'activated', holder)
+    }
     try {
-      await inOrder(context, volume, deadline, async () => {
-        await context.references.remove(volume, 'attached', holder)
-        await context.references.remove(volume, 'activated', holder)
+      await forget()
+      await context.datapathQueue.run(volume, async () => {
+        // An activation that was served meanwhile has noted it again.
+        await forget()
         await letGo(context, sr, volume, deadline)
       })
     } catch (error) {

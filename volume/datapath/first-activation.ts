@@ -5,14 +5,15 @@
 import { isPristine, type ReplicaRecord, type VolumeState } from '../../core/mirror/volume-record.ts'
 import { planFirstActivationMove } from '../../core/placement/first-activation.ts'
 import { type ReplicaId, type SrId, type VolumeKey } from '../../core/units.ts'
-import { tombstoneKey } from '../../cluster/keys.ts'
+import { tombstoneKey, volumeStateKey } from '../../cluster/keys.ts'
 import { serialiseTombstoneRecord, type TombstoneRecord } from '../../cluster/records.ts'
 import { transactUntilKnown } from '../../cluster/update.ts'
-import { type VolumeContext } from '../context.ts'
+import { parseVolumeState, serialiseVolumeState } from '../../cluster/volume-state.ts'
+import { settle, type VolumeContext } from '../context.ts'
 import { Deadline } from '../deadline.ts'
 import { liveHosts } from '../live-hosts.ts'
 import { currentSr } from '../sr/sr-record.ts'
-import { amendState, knownVolume } from '../volumes/volume-record.ts'
+import { knownVolume } from '../volumes/volume-record.ts'
 
 /** What the move may cost an activation; without it the volume works all the same. */
 const MOVE_MS = 5000
@@ -71,12 +72,14 @@ async function move(context: VolumeContext, plan: Move, deadline: Deadline): Pro
   const { sr, volume, replaced, made } = plan
   const { layers, size } = plan.state
   const tombstoneOfMade = tombstone(sr, { version: 1, volume, host: made.host, replica: made.replica })
-  await transactUntilKnown(
+  const begun = await transactUntilKnown(
     context,
     [{ key: tombstoneOfMade.key, revision: 0 }],
     [tombstoneOfMade],
     deadline.at
   )
+  // Refused when the answer to an earlier attempt of the same was lost.
+  const revision = begun.committed ? begun.revision : (begun.current[0]?.revision ?? 0)
   await context
     .agent(made.host)
     .replica(
@@ -84,27 +87,41 @@ async function move(context: VolumeContext, plan: Move, deadline: Deadline): Pro
       { sr, volume, replica: made.replica, store: made.store, layers: [...layers], size },
       deadline.remainingMs()
     )
-  await amendState(
-    context,
-    sr,
-    volume,
-    state => {
-      const unchanged = isPristine(state) && state.operation === undefined && state.size === size
-      if (!unchanged || !state.mirrors.flat().some(({ replica }) => replica === replaced.replica))
-        return state
-      return {
-        ...state,
-        mirrors: state.mirrors.map(mirror =>
-          mirror.map(current => (current.replica === replaced.replica ? made : current))
-        ),
-      }
-    },
-    deadline,
-    [
-      { key: tombstoneOfMade.key, value: null },
-      tombstone(sr, { version: 1, volume, host: replaced.host, replica: replaced.replica }),
-    ]
-  )
+  const stateKey = volumeStateKey(sr, volume)
+  const changes = [
+    { key: tombstoneOfMade.key, value: null },
+    tombstone(sr, { version: 1, volume, host: replaced.host, replica: replaced.replica }),
+  ]
+  for (;;) {
+    const { entry } = await deadline.race(context.coordinator.read(stateKey))
+    const moved = entry === null ? null : withReplica(parseVolumeState(stateKey, entry.value), plan)
+    if (entry === null || moved === null) return
+    // Whoever carries the tombstone out changes it first: then these files may be gone, and it is too late.
+    const { committed, current } = await transactUntilKnown(
+      context,
+      [
+        { key: stateKey, revision: entry.revision },
+        { key: tombstoneOfMade.key, revision },
+      ],
+      [{ key: stateKey, value: serialiseVolumeState(stateKey, moved) }, ...changes],
+      deadline.at
+    )
+    const isClaimed = current.find(({ key }) => key === tombstoneOfMade.key)?.revision !== revision
+    if (committed || isClaimed) break
+  }
+  await settle(context, deadline)
+}
+
+/** The state with the new replica in the place of the other; null when the move is no longer possible. */
+function withReplica(state: VolumeState, { state: planned, replaced, made }: Move): VolumeState | null {
+  const isUnchanged = isPristine(state) && state.operation === undefined && state.size === planned.size
+  if (!isUnchanged || !state.mirrors.flat().some(({ replica }) => replica === replaced.replica)) return null
+  return {
+    ...state,
+    mirrors: state.mirrors.map(mirror =>
+      mirror.map(current => (current.replica === replaced.replica ? made : current))
+    ),
+  }
 }
 
 function tombstone(sr: SrId, record: TombstoneRecord): { key: string; value: string } {

@@ -27,14 +27,17 @@ import { serialiseVolumeInfo, serialiseVolumeState } from '../../cluster/volume-
 import { transactUntilKnown } from '../../cluster/update.ts'
 import { defineCall, flag, size as sizeParameter, sr as srParameter, text } from '../call.ts'
 import { type VolumeContext } from '../context.ts'
-import { type Deadline } from '../deadline.ts'
+import { Deadline } from '../deadline.ts'
 import { liveHosts } from '../live-hosts.ts'
 import { currentSr, knownSr } from '../sr/sr-record.ts'
 import { smapiVolume } from './smapi-volume.ts'
-import { amendState, knownVolume, removeVolume } from './volume-record.ts'
+import { amendState, removeVolume } from './volume-record.ts'
 
 /** What one host may take to make a replica: a few synced writes and reserved space for its maps. */
 const REPLICA_CREATE_MS = 12_000
+
+/** How long taking back what could not be made is tried; longer than a coordinator is away when it chooses a new leader. */
+const UNDO_MS = 60_000
 
 export const volumeCreate = defineCall(
   30_000,
@@ -51,16 +54,20 @@ export const volumeCreate = defineCall(
     const info: VolumeInfo = { version: 1, name, description, keys: {} }
     const volume = context.random.uuid() as VolumeKey
     // A volume that is being made fails together with its SR, or the SR's record has only been renamed: once more.
-    for (let attempt = 1; ; attempt++) {
+    let made: VolumeState | null = null
+    for (let attempt = 1; made === null; attempt++) {
       const { record, revision } = await currentSr(context, sr, deadline)
+      // The stores of hosts that have just joined come with the record of the SR.
+      await context.metadata.waitFor(revision, deadline.remainingMs())
       const state = await planState(context, record, size, deadline)
       const done = await context.operations.run('creating', operation =>
         create(context, { sr, volume, state: { ...state, operation }, info, srRevision: revision }, deadline)
       )
-      if (done) break
-      if (attempt === 5) throw new XosanError('SR_BUSY', { sr, operation: 'changed' })
+      if (done) made = state
+      else if (attempt === 5) throw new XosanError('SR_BUSY', { sr, operation: 'changed' })
     }
-    return smapiVolume(context, await knownVolume(context, sr, volume, deadline))
+    // Not asked of this host's copy, which may be behind: now that the volume is made, nothing may fail.
+    return smapiVolume(context, { sr, key: volume, state: made, info })
   }
 )
 
@@ -152,12 +159,16 @@ async function create(
       },
       deadline
     )
+    // Nobody waits for it any more: it has failed.
+    deadline.remainingMs()
     return true
   } catch (error) {
-    await removeVolume(context, sr, volume, () => undefined, deadline).catch((undoing: unknown) =>
+    // The time of the call may be over, but the volume must not be left: the janitor takes away only what is marked.
+    const undoing = new Deadline(context.clock, 'undoing the creation of a volume', UNDO_MS)
+    await removeVolume(context, sr, volume, () => undefined, undoing).catch((trouble: unknown) =>
       context.warn('a volume that could not be created is left for the janitor', {
         volume,
-        reason: String(undoing),
+        reason: String(trouble),
       })
     )
     throw error

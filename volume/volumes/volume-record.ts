@@ -1,6 +1,5 @@
 import { XosanError } from '../../core/errors.ts'
 import { type VolumeInfo, type VolumeState } from '../../core/mirror/volume-record.ts'
-import { type Change } from '../../core/ports/coordinator.ts'
 import { type SrId, type VolumeKey } from '../../core/units.ts'
 import { tombstoneKey, volumeInfoKey, volumeStateKey } from '../../cluster/keys.ts'
 import { serialiseTombstoneRecord } from '../../cluster/records.ts'
@@ -46,8 +45,7 @@ export async function amendState(
   sr: SrId,
   volume: VolumeKey,
   change: (state: VolumeState) => VolumeState,
-  deadline: Deadline,
-  alongside: readonly Change[] = []
+  deadline: Deadline
 ): Promise<void> {
   const key = volumeStateKey(sr, volume)
   await update(
@@ -57,7 +55,7 @@ export async function amendState(
       if (entry === null) throw new XosanError('VOLUME_NOT_FOUND', { sr, volume })
       const state = parseVolumeState(key, entry.value)
       const changed = change(state)
-      return changed === state ? 'unchanged' : { value: serialiseVolumeState(key, changed), alongside }
+      return changed === state ? 'unchanged' : { value: serialiseVolumeState(key, changed) }
     },
     deadline.at
   )

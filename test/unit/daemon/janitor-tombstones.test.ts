@@ -34,6 +34,8 @@ describe('the janitor, of replicas that are to be deleted', () => {
       metadata: {
         tombstones: () => [...tombstones.values()].map(record => ({ sr, record })),
         volume: () => null,
+        halfDoneSrs: () => [],
+        halfDoneVolumes: () => [],
       },
       datapath: {
         call: async (method: string, { replica }: { replica: ReplicaId }) => {

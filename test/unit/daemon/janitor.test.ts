@@ -67,8 +67,8 @@ describe('the janitor, of closed volumes with a stale replica', () => {
     stuck = new Set()
     warnings = []
     const metadata = {
-      srs: () => [{ sr }],
-      volumes: () => [...records.keys()].map(stored),
+      halfDoneSrs: () => [],
+      halfDoneVolumes: () => [],
       volume: (_: unknown, key: VolumeKey) => stored(key),
       staleReplicas: (besideOneOn: HostId) => {
         assert.equal(besideOneOn, here)
