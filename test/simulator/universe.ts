@@ -8,7 +8,7 @@
  * away, late, or silent about what it did. Then everything heals, and what must be true in the end is checked.
  */
 import { parseKey, volumeStateKey } from '../../cluster/keys.ts'
-import { parseVolumeState, serialiseVolumeState } from '../../cluster/volume-state.ts'
+import { parseVolumeState } from '../../cluster/volume-state.ts'
 import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
 import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
 import { inSyncReplicas, replicasOf } from '../../core/mirror/volume-change.ts'
@@ -16,21 +16,18 @@ import { type VolumeState } from '../../core/mirror/volume-record.ts'
 import { type Entry } from '../../core/ports/coordinator.ts'
 import {
   type ByteOffset,
-  type Epoch,
-  type LayerId,
   type Millis,
   REGION_BYTES,
-  type ReplicaId,
   type SrId,
   type VolumeKey,
 } from '../../core/units.ts'
-import { Administrator, type VolumeAccess } from './administrator.ts'
+import { Administrator } from './administrator.ts'
 import { Coincidences } from './coincidences.ts'
-import { Durability } from './durability.ts'
 import { FaultSchedule } from './faults.ts'
-import { History, SECTOR_BYTES } from './history.ts'
+import { SECTOR_BYTES } from './history.ts'
 import { Liveness } from './liveness.ts'
 import { SimulatedNetwork } from './network.ts'
+import { makeThroughXosand, makeVolume } from './making-volumes.ts'
 import { Operators } from './operators.ts'
 import { Plots } from './plots.ts'
 import { checkEnd, checkEquality, checkIntents } from './replica-checks.ts'
@@ -38,9 +35,10 @@ import { checkRecoverable } from './recoverable.ts'
 import { SimulatedCoordinator } from './simulated-coordinator.ts'
 import { SimulatedHost } from './simulated-host.ts'
 import { SimulatedPool } from './simulated-pool.ts'
-import { type SimulatedVolume, VOLUME_BYTES } from './simulated-volume.ts'
+import { type SimulatedVolume } from './simulated-volume.ts'
 import { Transitions } from './transitions.ts'
 import { SeededRandom, World } from './world.ts'
+import { throughXosand } from './xapi-access.ts'
 
 export interface UniverseReport {
   readonly seed: number
@@ -71,8 +69,6 @@ const FOLLOW_INTERVAL_MS = 20
 const PART_WITH_POOL = 0.4
 /** Sets the choice apart from all others that the seed decides. */
 const POOL_SEED = 0x706f6f6c
-/** Volumes of a pool grow up to this many times their first size. */
-const GROWTH_MAX = 3
 const SECTORS_PER_REGION = REGION_BYTES / SECTOR_BYTES
 
 export class Universe {
@@ -159,33 +155,8 @@ export class Universe {
     this.pool = poolRandom.chance(PART_WITH_POOL) ? new SimulatedPool(this, poolRandom) : null
     this.administrator = new Administrator(
       this,
-      this.pool === null ? undefined : this.#throughXosand(this.pool)
+      this.pool === null ? undefined : throughXosand(this.pool, this.sr)
     )
-  }
-
-  /** Guests come and go by the calls that xapi makes. */
-  #throughXosand(pool: SimulatedPool): VolumeAccess {
-    const uriOf = ({ key }: SimulatedVolume): string => `xosan://${this.sr}/${key}`
-    const call = async (volume: SimulatedVolume, host: SimulatedHost, name: string, domain: string) => {
-      const answer = await pool.call(pool.daemonOf(host), 'datapath', name, { uri: uriOf(volume), domain })
-      if (answer.kind !== 'done')
-        throw new Error(answer.kind === 'lost' ? 'xosand is not there' : answer.error)
-    }
-    return {
-      activate: async (volume, host) => {
-        // Nobody is there any more of those who had it on this host before.
-        await call(volume, host, 'Datapath.detach', '')
-        const domain = pool.newDomain()
-        try {
-          await call(volume, host, 'Datapath.attach', domain)
-          await call(volume, host, 'Datapath.activate', domain)
-        } catch (error) {
-          await call(volume, host, 'Datapath.detach', domain).catch(() => undefined)
-          throw error
-        }
-      },
-      deactivate: async (volume, host) => call(volume, host, 'Datapath.deactivate', ''),
-    }
   }
 
   /** Follows every mirror from soon after it was made. */
@@ -239,8 +210,10 @@ export class Universe {
     await this.pool?.begin()
     const volumes = 1 + this.#random.below(2)
     for (let i = 0; i < volumes; i++) {
-      if (this.pool === null) await this.#createVolume()
-      else await this.#createThroughXosand(this.pool)
+      const random = this.#random.fork()
+      const making =
+        this.pool === null ? makeVolume(this, random) : makeThroughXosand(this, this.pool, random)
+      this.volumes.push(await making)
     }
     const people = this.volumes.map(async volume => this.administrator.keepRunning(volume))
     const rivals = this.volumes.filter(() => this.#random.chance(0.5))
@@ -262,79 +235,6 @@ export class Universe {
     this.pool?.verify()
     for (const volume of this.volumes) await this.#verify(volume)
     await this.pool?.end()
-  }
-
-  async #createVolume(): Promise<void> {
-    const random = this.#random.fork()
-    const key = random.uuid() as VolumeKey
-    const layer = random.uuid() as LayerId
-    const copies = random.chance(0.75) ? 2 : 3
-    const holders = random.shuffled(this.hosts).slice(0, copies)
-    const replicas = []
-    for (const host of holders) {
-      const replica = random.uuid() as ReplicaId
-      const address = { sr: this.sr, volume: key, replica, layers: [layer], size: VOLUME_BYTES }
-      await this.administrator.ask(host, async () => host.node!.replicas.create(address, true), 10_000)
-      replicas.push({ host: host.id, replica, store: host.store, inSync: true })
-    }
-    const state: VolumeState = {
-      version: 1,
-      size: VOLUME_BYTES,
-      sharable: false,
-      epoch: 0 as Epoch,
-      reserved: { epoch: 0 as Epoch, host: null, operation: '' },
-      primary: null,
-      layers: [layer],
-      mirrors: [replicas],
-    }
-    const record = volumeStateKey(this.sr, key)
-    this.coordinator.transact('creation', [], [{ key: record, value: serialiseVolumeState(record, state) }])
-    this.#addVolume(key, layer, random, VOLUME_BYTES)
-  }
-
-  async #createThroughXosand(pool: SimulatedPool): Promise<void> {
-    const random = this.#random.fork()
-    const volume = await pool.createVolume(random.pick(pool.daemons), VOLUME_BYTES)
-    if (volume === null) throw new Error('a volume cannot be made although all is well')
-    const { key } = volume
-    const record = volumeStateKey(this.sr, key)
-    const { layers } = parseVolumeState(record, this.coordinator.read(record).entry!.value)
-    this.#addVolume(key, layers[0]!, random, GROWTH_MAX * VOLUME_BYTES)
-  }
-
-  /** @param sizeMax in bytes, up to which it may grow */
-  #addVolume(key: VolumeKey, layer: LayerId, random: SeededRandom, sizeMax: number): void {
-    const record = volumeStateKey(this.sr, key)
-    const state = parseVolumeState(record, this.coordinator.read(record).entry!.value)
-    // Few regions, so that what a resync copies is often what the guest writes.
-    const regions = Array.from({ length: 4 }, () => random.below(sizeMax / REGION_BYTES - 2))
-    const hotSectors = Array.from({ length: 10 }, () => {
-      return random.pick(regions) * (REGION_BYTES / SECTOR_BYTES) + random.below(16) * 8
-    })
-    const history = new History()
-    const durability = new Durability({
-      get volume() {
-        return volume
-      },
-      history,
-      now: () => this.world.now,
-      inSync: () => volume.inSync,
-      problem: text => this.problem(text),
-    })
-    const volume: SimulatedVolume = {
-      key,
-      layer,
-      history,
-      durability,
-      hotSectors,
-      random,
-      guests: [],
-      changedAt: new Map(),
-      inSync: inSyncReplicas(state).map(replica => this.hosts.find(({ id }) => id === replica.host)!),
-      host: null,
-      quietUntil: 0,
-    }
-    this.volumes.push(volume)
   }
 
   // -- what is seen from outside ------------------------------------------------------------------------------------------
