@@ -14,13 +14,7 @@ import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
 import { inSyncReplicas, replicasOf } from '../../core/mirror/volume-change.ts'
 import { type VolumeState } from '../../core/mirror/volume-record.ts'
 import { type Entry } from '../../core/ports/coordinator.ts'
-import {
-  type ByteOffset,
-  type Millis,
-  REGION_BYTES,
-  type SrId,
-  type VolumeKey,
-} from '../../core/units.ts'
+import { type ByteOffset, type Millis, REGION_BYTES, type SrId, type VolumeKey } from '../../core/units.ts'
 import { Administrator } from './administrator.ts'
 import { Coincidences } from './coincidences.ts'
 import { FaultSchedule } from './faults.ts'
