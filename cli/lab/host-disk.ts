@@ -6,6 +6,7 @@
 import { execFile } from 'node:child_process'
 import { open, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import fse from 'fs-extra'
 import { XosanError, reasonOf } from '../../core/errors.ts'
@@ -18,6 +19,9 @@ const WHAT = 'A lab whose hosts have file systems of their own'
 const PACKAGES = { 'mkfs.ext4': 'e2fsprogs', mount: 'mount', umount: 'mount' } as const
 /** Making a file system in a sparse file takes a moment; a program that hangs must not hang the lab. */
 const TIMEOUT_MS = 60_000
+/** Far beyond what a sync takes, unless the disk below hangs. */
+const BUSY_MS = 20_000
+const RETRY_MS = 100
 
 /** @throws XosanError ROOT_REQUIRED, PROGRAM_MISSING */
 export function requireDiskTools(): void {
@@ -40,9 +44,20 @@ export async function ensureDisk({ stores, disk }: HostPaths, size: number): Pro
   if (!(await isMounted(stores))) await run('mount', '-o', 'loop', disk, stores)
 }
 
-/** Unmounts a host's file system if there is one. To be called while nothing of the host runs. */
+/**
+ * Unmounts a host's file system if there is one. To be called while nothing of the host runs. The last thread of a
+ * process that was killed may be in a sync still, when the process itself counts as gone.
+ */
 export async function releaseDisk({ stores }: HostPaths): Promise<void> {
-  while (await isMounted(stores)) await run('umount', stores)
+  const end = performance.now() + BUSY_MS
+  while (await isMounted(stores)) {
+    try {
+      await run('umount', stores)
+    } catch (error) {
+      if (performance.now() >= end) throw error
+      await delay(RETRY_MS)
+    }
+  }
 }
 
 async function isMounted(directory: string): Promise<boolean> {

@@ -96,8 +96,10 @@ async function soak(options: SoakOptions): Promise<void> {
     for (const fault of volume.takeFaults()) tally.fault(fault)
   }
   const happened = await whatHappened(lab)
+  await lab
+    .dispose(options.keep === true && (tally.faults.length > 0 || tally.episodes === 0))
+    .catch((error: unknown) => tally.fault(`ending the lab: ${reasonOf(error)}`))
   const failed = tally.faults.length > 0 || tally.episodes === 0
-  await lab.dispose(options.keep === true && failed)
   const work = opened.map(({ guest }) => guest.work)
   const sum = (value: (one: (typeof work)[number]) => number): number =>
     work.reduce((total, one) => total + value(one), 0)
