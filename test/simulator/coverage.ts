@@ -13,6 +13,9 @@ import { type Stretches } from './universe-worker.ts'
 const COVERED =
   /^(core\/mirror|datapath\/(mirror|resync|replica-local)|datapath\/process\/(admissions|datapath-node|guest-device|local-peer|local-session|peer-process|replica-host|volume|within))\b/
 
+/** What stops the process because it cannot happen. A universe that reached one would be broken. */
+const ASSERTION = /throw new RangeError\(|assert\.fail\(|new XosanError\('INTERNAL'/
+
 export interface Passage {
   readonly file: string
   /** From 1. */
@@ -25,6 +28,8 @@ export interface Passage {
 export interface CoverageReport {
   /** Passages that were not reached and have no reason. */
   readonly neverReached: readonly Passage[]
+  /** Assertions that did not fail. */
+  readonly assertions: readonly Passage[]
   /** Passages that were not reached, with the reason why. */
   readonly explained: readonly (Passage & { readonly reason: string })[]
   /** Reasons for what was reached, or is not there any more. */
@@ -49,17 +54,18 @@ export class Coverage {
     const passages = this.#passages()
     const reasons = new Map(NEVER_REACHED.map(entry => [`${entry.file} ${entry.text}`, entry]))
     const neverReached: Passage[] = []
+    const assertions: Passage[] = []
     const explained: (Passage & { reason: string })[] = []
     const outdated = new Set(NEVER_REACHED)
     for (const passage of passages) {
       const known = reasons.get(`${passage.file} ${passage.text}`)
-      if (known === undefined) neverReached.push(passage)
+      if (known === undefined) (ASSERTION.test(passage.text) ? assertions : neverReached).push(passage)
       else {
         explained.push({ ...passage, reason: known.reason })
         outdated.delete(known)
       }
     }
-    return { neverReached, explained, outdated: [...outdated] }
+    return { neverReached, assertions, explained, outdated: [...outdated] }
   }
 
   #passages(): Passage[] {

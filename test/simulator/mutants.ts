@@ -20,7 +20,7 @@ const { values } = parseArgs({
     /** Universes that a mutant may survive before it counts as not caught. */
     seeds: { type: 'string', default: '150' },
     'first-seed': { type: 'string', default: '1' },
-    /** Only those with this in their name. */
+    /** Only those whose name matches this pattern. */
     only: { type: 'string', default: '' },
     /** Mutants at once, each in a process of its own. */
     jobs: { type: 'string', default: String(availableParallelism()) },
@@ -110,7 +110,7 @@ function show({ mutant, caughtBy, othersBroken, universes, example }: Verdict): 
   if (caughtBy === null && example !== '') console.log(`    ${example}`)
 }
 
-const waiting = MUTANTS.filter(({ name }) => name.includes(values.only))
+const waiting = MUTANTS.filter(({ name }) => new RegExp(values.only).test(name))
 const verdicts: Verdict[] = []
 const work = async (): Promise<void> => {
   for (let mutant = waiting.shift(); mutant !== undefined; mutant = waiting.shift()) {

@@ -18,29 +18,43 @@ interface Stage {
   readonly guest: Guest | undefined
 }
 
+const NAMES = [
+  'an answer is late',
+  'a primary comes back to replicas that were started anew',
+  'a sync is forgotten',
+  'it is in doubt who is back',
+] as const
+export type PlotName = (typeof NAMES)[number]
+
 export class Plots {
   readonly #universe: Universe
   readonly #random: SeededRandom
+  /** Those that are played in this universe. */
+  readonly #favourites: readonly PlotName[]
 
   constructor(universe: Universe) {
     this.#universe = universe
     this.#random = universe.world.random.fork()
+    this.#favourites = this.#random.shuffled(NAMES).slice(0, 1 + this.#random.below(NAMES.length))
   }
 
   /** Plays one of them on a volume that is open now. */
-  async play(): Promise<void> {
+  async play(name: PlotName = this.#random.pick(this.#favourites)): Promise<void> {
     const stage = this.#stage()
     if (stage === null) return
-    const plots = {
-      'an answer is late': async () => this.#lateAnswer(stage),
-      'a primary comes back to replicas that were started anew': async () => this.#comeBack(stage),
-      'a sync is forgotten': async () => this.#forgetSync(stage),
-      'it is in doubt who is back': async () => this.#doubtReturn(stage),
-    } as const
-    const name = this.#random.pick(Object.keys(plots) as (keyof typeof plots)[])
-    this.#universe.world.log('FAULT', `${name}, of ${stage.volume.key.slice(0, 8)} on ${stage.primary.name}`)
-    this.#universe.faults.count(name)
-    return plots[name]()
+    const { world, faults } = this.#universe
+    world.log('FAULT', `${name}, of ${stage.volume.key.slice(0, 8)} on ${stage.primary.name}`)
+    faults.count(name)
+    switch (name) {
+      case 'an answer is late':
+        return this.#lateAnswer(stage)
+      case 'a primary comes back to replicas that were started anew':
+        return this.#comeBack(stage)
+      case 'a sync is forgotten':
+        return this.#forgetSync(stage)
+      case 'it is in doubt who is back':
+        return this.#doubtReturn(stage)
+    }
   }
 
   #stage(): Stage | null {

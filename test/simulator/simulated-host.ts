@@ -40,6 +40,8 @@ export interface HostObserver {
   readFrom(bytes: Uint8Array, host: SimulatedHost): void
   /** A message between hosts was answered, or ended with an error. */
   saw(message: string, answer: string): void
+  /** A process has logged something. */
+  said(host: SimulatedHost, event: string, facts: Readonly<Record<string, string | number>>): void
 }
 
 /** What runs on a host beside its datapath process. */
@@ -156,7 +158,10 @@ export class SimulatedHost {
         }
         return transport
       },
-      log: (event, facts) => world.log(this.name, `${event} ${briefly(facts)}`),
+      log: (event, facts) => {
+        world.log(this.name, `${event} ${briefly(facts)}`)
+        this.#options.observer?.said(this, event, facts)
+      },
     })
     this.#watchReplicas(node)
     this.#node = node

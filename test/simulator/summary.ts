@@ -82,10 +82,17 @@ export function printSummary(summary: Summary): void {
   for (const seed of failedSeeds) console.log(`  npm run sim -- --seed ${seed}`)
 }
 
-function printCoverage({ neverReached, explained, outdated }: CoverageReport, covered: number): void {
+function printCoverage(
+  { neverReached, assertions, explained, outdated }: CoverageReport,
+  covered: number
+): void {
   printList(
     `never reached by ${covered} universes`,
     neverReached.map(({ file, line, column, text }) => `${file}:${line}:${column}  ${text}`)
+  )
+  printList(
+    'assertions that never failed',
+    assertions.map(({ file, line, text }) => `${file}:${line}  ${text}`)
   )
   printList(
     'never reached, and why',

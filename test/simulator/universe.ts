@@ -22,6 +22,7 @@ import { SECTOR_BYTES } from './history.ts'
 import { Liveness } from './liveness.ts'
 import { SimulatedNetwork } from './network.ts'
 import { makeThroughXosand, makeVolume } from './making-volumes.ts'
+import { Onlookers } from './onlookers.ts'
 import { Operators } from './operators.ts'
 import { Plots } from './plots.ts'
 import { checkEnd, checkEquality, checkIntents } from './replica-checks.ts'
@@ -141,6 +142,9 @@ export class Universe {
             problem: text => this.problem(text),
             readFrom: (bytes, host) => this.#readFrom.set(bytes, host),
             saw: (message, answer) => this.transitions.saw(message, answer),
+            said: (host, event, facts) => {
+              if (event === 'replaced') this.#checkReplaced(host, String(facts['volume']))
+            },
           },
         })
       )
@@ -213,7 +217,7 @@ export class Universe {
     const rivals = this.volumes.filter(() => this.#random.chance(0.5))
     people.push(...rivals.map(async volume => this.administrator.rival(volume)))
     people.push(...this.volumes.map(async volume => this.#watchReplicas(volume)))
-    people.push(this.#followMirrors())
+    people.push(this.#followMirrors(), new Onlookers(this).look())
     if (this.pool !== null) {
       const operators = new Operators(this, this.pool)
       people.push(operators.work(), operators.disturb(), this.pool.watch())
@@ -312,6 +316,13 @@ export class Universe {
     volume.inSync = this.hosts.filter(({ id }) => inSyncReplicas(state).some(({ host }) => host === id))
     for (const host of volume.inSync) if (!before.includes(host)) volume.durability.joined(host)
     this.#note(checkIntents(volume, state, this.hosts))
+  }
+
+  /** A primary has stopped serving because another host is the primary, as it says. Else its guest waits for nothing. */
+  #checkReplaced(host: SimulatedHost, key: string): void {
+    const volume = this.volumes.find(other => other.key === key)
+    if (volume === undefined || this.stateOf(volume).primary !== host.id) return
+    this.problem(`P5: ${host.name} serves ${key.slice(0, 8)} no more, although the record names it`)
   }
 
   /** Looks again and again whether replicas that should be equal are. */
