@@ -207,7 +207,11 @@ export class FaultSchedule {
       process.deliver(() => void node.stop(withinMs as Millis).then(resolve, () => undefined))
     })
     await Promise.race([ended, world.pause(withinMs)])
-    if (host.process === process) await this.kill(host, this.#random.between(20, 500))
+    if (host.process !== process) return
+    // Also when the faults are over meanwhile: what has ended serves nobody, and must make room for the next one.
+    host.crash()
+    await this.#universe.world.pause(this.#random.between(20, 500))
+    host.start()
   }
 
   /** A host's process is stopped and goes on later. */
