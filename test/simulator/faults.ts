@@ -200,13 +200,9 @@ export class FaultSchedule {
 
   /** A host's process is told to end in order, as for an upgrade; if that takes too long it is killed. */
   async replace(host: SimulatedHost, withinMs: number): Promise<void> {
-    const { process, node } = host
-    if (this.#over || process === null || node === null) return
-    const { world } = this.#universe
-    const ended = new Promise<void>(resolve => {
-      process.deliver(() => void node.stop(withinMs as Millis).then(resolve, () => undefined))
-    })
-    await Promise.race([ended, world.pause(withinMs)])
+    const { process } = host
+    if (this.#over || !host.running) return
+    await host.end(withinMs as Millis)
     if (host.process !== process) return
     // Also when the faults are over meanwhile: what has ended serves nobody, and must make room for the next one.
     host.crash()

@@ -104,6 +104,12 @@ export class Guest {
     return null
   }
 
+  /** Whether a request that was made between two moments still waits, whoever is to answer it. */
+  waitsSince(from: number, to: number): boolean {
+    for (const { since } of this.#waiting) if (since > from && since < to) return true
+    return false
+  }
+
   /** Whether anybody is to answer its requests: a process, by a device that it has now. */
   isServedBy(process: SimulatedProcess, device: BlockDevice | null): boolean {
     return !this.#abandoned && this.#options.process === process && this.#options.device === device

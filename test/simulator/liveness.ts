@@ -89,7 +89,9 @@ export class Liveness {
     const around = this.#around(primary, state)
     const waitingSince = this.#waitingSince(volume, primary)
     const isWell = around.lost.length === 0 && mirror.phase === 'serving' && isResponsive(primary)
-    this.#noteWell(volume, around, isWell, isWell && mirror.allInSync && this.#isFresh(waitingSince, around))
+    const isAllWell =
+      isWell && mirror.allInSync && this.#isFresh(waitingSince, around) && !this.#isHeldUp(volume, primary)
+    this.#noteWell(volume, around, isWell, isAllWell)
     if (waitingSince === null || !isResponsive(primary)) return
     const [kind, bound, from] = this.#boundOf(volume, around, mirror.phase)
     const waitMs = this.#view.now() - Math.max(waitingSince, from)
@@ -137,6 +139,18 @@ export class Liveness {
   #isFresh(waitingSince: number | null, { quietSince }: Surroundings): boolean {
     return (
       waitingSince === null || waitingSince > Math.max(quietSince, this.#view.now() - heartbeatIntervalMs)
+    )
+  }
+
+  /**
+   * Whether a request of a guest that came to this process before may be under way still: what it sent may have got lost
+   * with a link, and who overlaps it waits until its session is given up.
+   */
+  #isHeldUp({ guests }: SimulatedVolume, { process }: SimulatedHost): boolean {
+    const now = this.#view.now()
+    return guests.some(
+      guest =>
+        guest.process === process && guest.waitsSince(now - COPY_GIVEN_UP_MS, now - heartbeatIntervalMs)
     )
   }
 

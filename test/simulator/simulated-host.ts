@@ -5,6 +5,7 @@ import {
   type BootId,
   type HostId,
   type Incarnation,
+  type Millis,
   type SrId,
   type StoreId,
   type VolumeKey,
@@ -64,6 +65,8 @@ export class SimulatedHost {
   #mount: SimulatedMount | null = null
   #node: DatapathNode | null = null
   #poweredOn = true
+  /** The process ends in order: it serves nobody any more. */
+  #ending = false
   #attachments: readonly Attachment[] = []
   #diskSlowness = 1
   /** When anything happened to it last. */
@@ -103,7 +106,7 @@ export class SimulatedHost {
     return this.#node
   }
   get running(): boolean {
-    return this.#node !== null && this.#process?.paused === false
+    return this.#node !== null && this.#process?.paused === false && !this.#ending
   }
 
   /** Disk calls take this many times as long as usual, in the mean. */
@@ -123,6 +126,7 @@ export class SimulatedHost {
   start(): void {
     if (this.#process !== null) return
     this.#disturbed()
+    this.#ending = false
     const { world, coordinator, timing } = this.#options
     this.#poweredOn = true
     const process = new SimulatedProcess(world, this.#rate)
@@ -199,6 +203,19 @@ export class SimulatedHost {
   }
 
   /** The process dies; the page cache stays. */
+  /** Tells the process to end in order, as for an upgrade. Resolves when it has, or gives up; to be followed by `crash`. */
+  async end(withinMs: Millis): Promise<void> {
+    const [process, node] = [this.#process, this.#node]
+    if (process === null || node === null) return
+    this.#options.world.log(this.name, 'process is told to end')
+    this.#disturbed()
+    this.#ending = true
+    const ended = new Promise<void>(resolve => {
+      process.deliver(() => void node.stop(withinMs).then(resolve, resolve))
+    })
+    await Promise.race([ended, this.#options.world.pause(withinMs)])
+  }
+
   crash(): void {
     this.#options.world.log(this.name, 'process dies')
     this.#disturbed()
