@@ -9,7 +9,8 @@ import assert from 'node:assert/strict'
 import { BLOCK_BYTES, millis } from '../../core/units.ts'
 import { blockAt, nodeOf, play, readBlock, writeBlock } from '../support/scenario-rig.ts'
 
-const REGIONS = 16
+/** More than are copied at once, so that the guest's write has the last one before its copy begins. */
+const REGIONS = 32
 const LAST = REGIONS - 1
 
 describe('scenario: the source of a reconcile dies while a copy waits', () => {
