@@ -4,7 +4,7 @@ import { z } from 'zod'
 import { reasonOf, XosanError } from '../../core/errors.ts'
 import { type BootId } from '../../core/units.ts'
 import { bootId, srId, volumeKey } from '../../rpc/identifiers.ts'
-import { type Attachment, type AttachmentStore } from './datapath-node.ts'
+import { type Attachment, type AttachmentStore } from './attachments.ts'
 
 const content = z.object({
   version: z.literal(1),

@@ -16,27 +16,15 @@ import { RecordStore } from '../mirror/record-store.ts'
 import { type ReplicaPeer } from '../mirror/replica-peer.ts'
 import { Mutex } from '../mirror/signal.ts'
 import { VolumeMirror } from '../mirror/volume-mirror.ts'
+import { type Attachment, type AttachmentStore } from './attachments.ts'
 import { GuestDevice } from './guest-device.ts'
 import { localPeer } from './local-peer.ts'
+import { untilInSync } from './maintenance.ts'
 import { PeerProcess, type PeerTransport } from './peer-process.ts'
 import { ReplicaHost, type ReplicaHostOptions } from './replica-host.ts'
-import { Volume } from './volume.ts'
+import { type ServedVolume, servedOf, Volume } from './volume.ts'
 import { requireWanted } from './wanted-replica.ts'
 import { within } from './within.ts'
-
-/** What must survive the process: which volumes are attached here, and which of them are activated. */
-export interface Attachment {
-  readonly sr: SrId
-  readonly volume: VolumeKey
-  readonly activated: boolean
-}
-
-/** Where the attachments are kept. */
-export interface AttachmentStore {
-  load(): Promise<readonly Attachment[]>
-  /** Durable when it returns. */
-  save(attachments: readonly Attachment[]): Promise<void>
-}
 
 export interface DatapathNodeOptions extends Omit<ReplicaHostOptions, 'isServing'> {
   readonly random: Random
@@ -50,17 +38,6 @@ export interface DatapathNodeOptions extends Omit<ReplicaHostOptions, 'isServing
   readonly log: (event: string, facts: Readonly<Record<string, string | number>>) => void
 }
 
-/** A volume as this process knows it. */
-export interface ServedVolume {
-  readonly sr: SrId
-  readonly volume: VolumeKey
-  readonly device: GuestDevice | null
-  readonly mirror: VolumeMirror | null
-}
-
-/** How long a maintenance opening may find no progress before it is given up, in milliseconds. */
-const MAINTENANCE_IDLE_MS = 30_000 as Millis
-
 export class DatapathNode {
   readonly replicas: ReplicaHost
   readonly #options: DatapathNodeOptions
@@ -71,6 +48,9 @@ export class DatapathNode {
   #activated = new Set<VolumeKey>()
   /** What an earlier process had attached and this one could not attach yet. */
   readonly #remembered = new Map<VolumeKey, Attachment>()
+  /** Volumes that are being closed because nobody has them. */
+  readonly #leftovers = new Set<VolumeKey>()
+  #stopping = false
 
   constructor(options: DatapathNodeOptions) {
     this.#options = options
@@ -182,18 +162,47 @@ export class DatapathNode {
     )
   }
 
+  /**
+   * Opens a volume and closes it in order that nobody has although its record names this host: an earlier process had it,
+   * and has left it, or could not take it up before its guest was given up. Goes on until that is done or somebody has it.
+   */
   async #closeLeftover(sr: SrId, key: VolumeKey): Promise<void> {
-    const { timing, log } = this.#options
-    const volume = this.#entry(sr, key)
+    const { clock, timing, log } = this.#options
+    if (this.#leftovers.has(key)) return
+    this.#leftovers.add(key)
     try {
-      await this.#inTurn(volume, async () => {
-        if (volume.mirror !== null) return
-        // An ordinary opening first: nobody else may have the volume meanwhile. A guest's activation ends it.
-        await this.#open(volume, 'maintenance', Number.POSITIVE_INFINITY as Millis)
-        await this.#closeMirror(volume, (timing.promiseTimeMs * 10) as Millis)
-      })
+      while (await this.#isLeftover(sr, key)) {
+        const volume = this.#entry(sr, key)
+        await this.#inTurn(volume, async () => {
+          if (volume.mirror !== null) return
+          // An ordinary opening first: nobody else may have the volume meanwhile. A guest's activation ends it.
+          await this.#open(volume, 'maintenance', Number.POSITIVE_INFINITY as Millis)
+          await this.#closeMirror(volume, (timing.promiseTimeMs * 10) as Millis)
+        }).catch((error: unknown) =>
+          log('closing a volume that was left open failed', { volume: key, reason: reasonOf(error) })
+        )
+        await pause(clock, timing.rejoinIntervalMs)
+      }
     } catch (error) {
       log('closing a volume that was left open failed', { volume: key, reason: reasonOf(error) })
+    } finally {
+      this.#leftovers.delete(key)
+    }
+  }
+
+  /** @throws as `parseVolumeState`; waits while the coordinator is away */
+  async #isLeftover(sr: SrId, key: VolumeKey): Promise<boolean> {
+    const { clock, timing, identity } = this.#options
+    for (;;) {
+      try {
+        const { primary } = await this.#readState(sr, key)
+        const isOpen = (this.#volumes.get(key)?.mirror ?? null) !== null
+        return primary === identity.host && !isOpen && !this.#activated.has(key) && !this.#stopping
+      } catch (error) {
+        if (hasCode(error, 'VOLUME_NOT_FOUND')) return false
+        if (!hasCode(error, 'COORDINATOR_UNAVAILABLE')) throw error
+        await pause(clock, timing.rejoinIntervalMs)
+      }
     }
   }
 
@@ -202,6 +211,7 @@ export class DatapathNode {
   /** Makes the guest's device. @throws VOLUME_NOT_FOUND, COORDINATOR_UNAVAILABLE */
   async attach(sr: SrId, key: VolumeKey): Promise<GuestDevice> {
     const volume = this.#entry(sr, key)
+    this.#makeWay(volume)
     return this.#inTurn(volume, async () => {
       if (volume.device === null) {
         const { size } = await this.#readState(sr, key)
@@ -241,10 +251,7 @@ export class DatapathNode {
     const deadline = (clock.now() + deadlineMs) as Millis
     const volume = this.#entry(sr, key)
     const { mirror: before } = volume
-    // An opening for maintenance may wait for replicas for ever, and holds the turn meanwhile.
-    if (before?.phase === 'opening' && volume.purpose === 'maintenance') {
-      void before.close(deadlineMs).catch(() => undefined)
-    }
+    this.#makeWay(volume)
     // A guest that an earlier process served is there still, whether or not this call succeeds.
     const hasGuest = this.#activated.has(key) && before?.ending !== true
     let givenUp = false
@@ -278,6 +285,12 @@ export class DatapathNode {
       if (hasCode(error, 'DEADLINE_EXCEEDED') && !hasGuest) this.#takeBack(key, deadlineMs)
       throw error
     }
+  }
+
+  /** Ends an opening for maintenance, which may wait for replicas for ever, and holds the turn meanwhile. */
+  #makeWay({ mirror, purpose }: Volume): void {
+    if (mirror?.phase !== 'opening' || purpose !== 'maintenance') return
+    void mirror.close(this.#options.timing.promiseTimeMs).catch(() => undefined)
   }
 
   /** The caller of an activation takes the volume for not active. */
@@ -348,15 +361,7 @@ export class DatapathNode {
     })
     const { mirror } = volume
     if (mirror === null || volume.purpose !== 'maintenance') return
-    let before = progressOf(mirror)
-    let movedAt = clock.now()
-    while (volume.mirror === mirror && mirror.phase !== 'replaced' && !mirror.allInSync) {
-      if (clock.now() - movedAt > MAINTENANCE_IDLE_MS) break
-      await mirror.changedWithin(timing.rejoinIntervalMs)
-      const progress = progressOf(mirror)
-      if (progress !== before) movedAt = clock.now()
-      before = progress
-    }
+    await untilInSync(mirror, clock, timing.rejoinIntervalMs, () => volume.mirror === mirror)
     await this.#inTurn(volume, async () => {
       if (volume.mirror === mirror && volume.purpose === 'maintenance') {
         await this.#closeMirror(volume, (timing.promiseTimeMs * 10) as Millis)
@@ -369,6 +374,7 @@ export class DatapathNode {
    * @throws DEADLINE_EXCEEDED when a disk did not answer meanwhile
    */
   async stop(deadlineMs: Millis): Promise<void> {
+    this.#stopping = true
     const closing = [...this.#volumes.values()].map(async volume => {
       volume.device?.serve(null)
       await volume.mirror?.close(deadlineMs).catch(() => undefined)
@@ -404,6 +410,8 @@ export class DatapathNode {
       if (purpose === 'guest' && !mirror.ending) volume.device?.serve(mirror)
     } catch (error) {
       volume.mirror = null
+      // Whoever waited for it has it no more; the record may name this host all the same, from an earlier opening.
+      void this.#closeLeftover(sr, key)
       // The guest of before has no right to go on; one that is activated from now on is another.
       if (resumed && hasCode(error, 'ACTIVATED_ON_ANOTHER_HOST')) this.#activated.delete(key)
       throw error
@@ -488,11 +496,3 @@ export class DatapathNode {
     })
   }
 }
-
-const servedOf = ({ sr, key, device, mirror }: Volume): ServedVolume => ({ sr, volume: key, device, mirror })
-
-const progressOf = (mirror: VolumeMirror): string =>
-  mirror
-    .replicas()
-    .map(({ state, doneRegions }) => `${state} ${doneRegions}`)
-    .join()

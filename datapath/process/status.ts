@@ -1,6 +1,6 @@
 import { REGION_BYTES, byteLength, epoch } from '../../core/units.ts'
 import { type VolumeStatus } from '../../rpc/datapath-api.ts'
-import { type ServedVolume } from './datapath-node.ts'
+import { type ServedVolume } from './volume.ts'
 import { type GuestListeners } from './control-server.ts'
 
 /** What this process tells of a volume that it has attached or open. */

@@ -4,6 +4,14 @@ import { Mutex } from '../mirror/signal.ts'
 import { type VolumeMirror } from '../mirror/volume-mirror.ts'
 import { type GuestDevice } from './guest-device.ts'
 
+/** A volume as this process knows it. */
+export interface ServedVolume {
+  readonly sr: SrId
+  readonly volume: VolumeKey
+  readonly device: GuestDevice | null
+  readonly mirror: VolumeMirror | null
+}
+
 /** What a datapath process keeps of a volume while it is attached, open, or asked for. */
 export class Volume {
   readonly sr: SrId
@@ -22,3 +30,10 @@ export class Volume {
     this.key = key
   }
 }
+
+export const servedOf = ({ sr, key, device, mirror }: Volume): ServedVolume => ({
+  sr,
+  volume: key,
+  device,
+  mirror,
+})

@@ -64,9 +64,11 @@ export class Administrator {
         await this.ask(
           host,
           async () => {
-            await host.node!.detach(key)
-            await host.node!.attach(sr, key)
-            await host.node!.activate(sr, key, 9_000 as Millis)
+            // The one that was asked; another may have taken its place between two of these.
+            const node = host.node!
+            await node.detach(key)
+            await node.attach(sr, key)
+            await node.activate(sr, key, 9_000 as Millis)
           },
           10_000
         ).catch((error: unknown) => {

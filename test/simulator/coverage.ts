@@ -11,7 +11,7 @@ import { type Stretches } from './universe-worker.ts'
 
 /** What the simulator is there to run. */
 const COVERED =
-  /^(core\/mirror|datapath\/(mirror|resync|replica-local)|datapath\/process\/(admissions|datapath-node|guest-device|local-peer|local-session|peer-process|replica-host|volume|within))\b/
+  /^(core\/mirror|datapath\/(mirror|resync|replica-local)|datapath\/process\/(admissions|datapath-node|guest-device|local-peer|local-session|maintenance|peer-process|replica-host|volume|within))\b/
 
 /** What stops the process because it cannot happen. A universe that reached one would be broken. */
 const ASSERTION = /throw new RangeError\(|assert\.fail\(|new XosanError\('INTERNAL'/

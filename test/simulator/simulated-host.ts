@@ -10,7 +10,8 @@ import {
   type StoreId,
   type VolumeKey,
 } from '../../core/units.ts'
-import { type Attachment, DatapathNode } from '../../datapath/process/datapath-node.ts'
+import { type Attachment } from '../../datapath/process/attachments.ts'
+import { DatapathNode } from '../../datapath/process/datapath-node.ts'
 import { type ReplicaSession } from '../../datapath/mirror/replica-peer.ts'
 import { type PeerTransport } from '../../datapath/process/peer-process.ts'
 import { type Moment } from './coincidences.ts'
@@ -202,7 +203,6 @@ export class SimulatedHost {
     return session
   }
 
-  /** The process dies; the page cache stays. */
   /** Tells the process to end in order, as for an upgrade. Resolves when it has, or gives up; to be followed by `crash`. */
   async end(withinMs: Millis): Promise<void> {
     const [process, node] = [this.#process, this.#node]
@@ -216,6 +216,7 @@ export class SimulatedHost {
     await Promise.race([ended, this.#options.world.pause(withinMs)])
   }
 
+  /** The process dies; the page cache stays. */
   crash(): void {
     this.#options.world.log(this.name, 'process dies')
     this.#disturbed()
