@@ -139,12 +139,13 @@ export class Durability {
   /**
    * A flush failed, as the first one does after every in-sync replica has lost power while acknowledged writes were not
    * flushed. From here on nobody is to be told of them.
-   * @returns whether there were such
+   * @returns whether there were such that the process knew of: its guest's, or those of one that it served before and
+   * that was never deactivated, which it cannot tell from this one
    */
   flushFailed(tenant: Tenant): boolean {
     const told = this.#unflushed.filter(entry => entry.mayBeLost || this.#reported.has(entry))
     this.#forget(told)
-    return told.some(entry => entry.tenant === tenant)
+    return told.some(entry => entry.tenant.process === tenant.process)
   }
 
   /** What a guest reads of a primary that is no more is durable on every in-sync replica from then on. */
