@@ -15,7 +15,7 @@
  */
 import { REGION_BYTES } from '../../core/units.ts'
 import { type Operation, registerConflict, ZEROS } from './linearizability.ts'
-import { type SimulatedHost } from './simulated-host.ts'
+import type { SimulatedHost } from './simulated-host.ts'
 
 export { ZEROS } from './linearizability.ts'
 
@@ -71,6 +71,10 @@ interface Register {
   splitAt: number
   /** Values that it may have had then. */
   survivors: ReadonlySet<number>
+  /** Acknowledged before that, neither durable then nor lost. */
+  resting: readonly WriteEntry[]
+  /** Values that it may have when one of those is lost later. */
+  beneath: ReadonlySet<number>
   writes: WriteEntry[]
   reads: ReadEntry[]
 }
@@ -160,7 +164,14 @@ export class History {
     }
     for (const write of lost) write.mayBeLost = true
     for (const [, register] of registers) {
-      register.survivors = this.#survivorsOf(register)
+      const isDurable = (write: WriteEntry): boolean => write.durableAt !== Infinity
+      const isCertain = (write: WriteEntry): boolean => isDurable(write) || certainFrom(write) !== Infinity
+      const [survivors, beneath] = [isCertain, isDurable].map(isThere => this.#survivorsOf(register, isThere))
+      register.survivors = survivors!
+      register.beneath = beneath!
+      register.resting = [...register.writes, ...register.resting].filter(
+        write => isCertain(write) && !isDurable(write)
+      )
       // What is under way may happen on either side.
       register.writes = register.writes.filter(
         write => write.acknowledgedAt === Infinity && this.#effectBy(write) > now
@@ -184,7 +195,14 @@ export class History {
   #register(sector: number): Register {
     let register = this.#registers.get(sector)
     if (register === undefined) {
-      register = { splitAt: 0, survivors: ONLY_ZEROS, writes: [], reads: [] }
+      register = {
+        splitAt: 0,
+        survivors: ONLY_ZEROS,
+        resting: [],
+        beneath: ONLY_ZEROS,
+        writes: [],
+        reads: [],
+      }
       this.#registers.set(sector, register)
     }
     return register
@@ -208,15 +226,13 @@ export class History {
     return value !== ZEROS && writer.tenant.tenure < tenant.tenure && writer.tenant.process !== tenant.process
   }
 
-  #survivorsOf(register: Register): Set<number> {
-    const { writes, reads, splitAt } = register
+  /** @param isThere whether a write is certain to stay */
+  #survivorsOf(register: Register, isThere: (write: WriteEntry) => boolean): Set<number> {
+    const { writes, reads, splitAt, resting } = register
     const initial = this.#initialOf(register)
     const settled = reads.filter(read => this.#isSettled(read, writes, splitAt))
     // What is certain to stay, and when it was there at the latest to begin with.
-    const certain = [
-      ...writes.filter(write => write.durableAt !== Infinity || certainFrom(write) !== Infinity),
-      ...settled,
-    ]
+    const certain = [...writes.filter(isThere), ...settled]
     const overwritten = (after: number, value: number): boolean =>
       certain.some(other => other.invokedAt > after && (other.kind === 'write' || other.value !== value))
     const possible = new Set<number>()
@@ -227,7 +243,8 @@ export class History {
     // Nothing certain covers it: whatever was there before may be there still.
     if (!certain.some(({ kind }) => kind === 'write')) {
       const before = typeof initial === 'string' ? register.survivors : initial.known
-      for (const value of before) if (!overwritten(splitAt, value)) possible.add(value)
+      const older = resting.every(isThere) ? [] : register.beneath
+      for (const value of [...before, ...older]) if (!overwritten(splitAt, value)) possible.add(value)
     }
     return possible
   }

@@ -8,6 +8,7 @@
 import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
 import { inSyncReplicas, replicasOf } from '../../core/mirror/volume-change.ts'
 import { type VolumeState } from '../../core/mirror/volume-record.ts'
+import { type VolumeMirror } from '../../datapath/mirror/volume-mirror.ts'
 import { type FaultSchedule } from './faults.ts'
 import { type SimulatedNetwork } from './network.ts'
 import { type SimulatedHost } from './simulated-host.ts'
@@ -60,6 +61,8 @@ interface Surroundings {
 
 interface Well {
   readonly at: number
+  /** Who serves the volume: with another opening all begins anew. */
+  readonly mirror: VolumeMirror
   readonly quietSince: number
   /** Every replica was in-sync and the same, and no request from before was under way: none can be stuck. */
   allAt: number
@@ -91,7 +94,7 @@ export class Liveness {
     const isWell = around.lost.length === 0 && mirror.phase === 'serving' && isResponsive(primary)
     const isAllWell =
       isWell && mirror.allInSync && this.#isFresh(waitingSince, around) && !this.#isHeldUp(volume, primary)
-    this.#noteWell(volume, around, isWell, isAllWell)
+    this.#noteWell(volume, mirror, around, isWell, isAllWell)
     if (waitingSince === null || !isResponsive(primary)) return
     const [kind, bound, from] = this.#boundOf(volume, around, mirror.phase)
     const waitMs = this.#view.now() - Math.max(waitingSince, from)
@@ -156,18 +159,19 @@ export class Liveness {
 
   #noteWell(
     volume: SimulatedVolume,
+    mirror: VolumeMirror,
     { quietSince }: Surroundings,
     isWell: boolean,
     isAllWell: boolean
   ): void {
     const now = this.#view.now()
     let well = this.#wellSince.get(volume)
-    if (well !== undefined && well.quietSince !== quietSince) {
+    if (well !== undefined && (well.quietSince !== quietSince || well.mirror !== mirror)) {
       this.#wellSince.delete(volume)
       well = undefined
     }
     if (isWell && well === undefined) {
-      well = { at: now, quietSince, allAt: Infinity }
+      well = { at: now, mirror, quietSince, allAt: Infinity }
       this.#wellSince.set(volume, well)
     }
     if (well !== undefined && isAllWell) well.allAt = Math.min(well.allAt, now)

@@ -76,7 +76,8 @@ export class SimulatedHost {
   #hanging: (() => void)[] | null = null
   /** The disk that the attachments are noted on is full. */
   cannotNote = false
-  lastPowerCut = -1
+  /** When it lost power last; -Infinity while that never happened. */
+  lastPowerCut = Number.NEGATIVE_INFINITY
   /** Another process of the machine, which loses power with it and is started when it is back. */
   companion: HostCompanion | null = null
 
