@@ -142,6 +142,8 @@ export class HostCluster {
     this.#follower?.close()
     await this.#lazy.close()
     this.#transport?.close()
+    // A list that is being written is written to its end.
+    await this.#keeping
   }
 
   async #begin(transport: TrustedTransport | null): Promise<void> {

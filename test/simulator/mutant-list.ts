@@ -402,4 +402,11 @@ export const MUTANTS: readonly Mutant[] = [
     find: '[{ key, revision: entry?.revision ?? 0 }],',
     replace: '[],',
   },
+  {
+    name: 'heartbeats collect at a host that does not answer',
+    breaks: ['P9'],
+    file: 'datapath/process/peer-process.ts',
+    find: 'if (this.#outstanding < OUTSTANDING_MAX) void this.#send()',
+    replace: 'for (let i = 0; i < 5; i++) void this.#send()',
+  },
 ]

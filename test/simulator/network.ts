@@ -132,6 +132,7 @@ export class SimulatedNetwork {
     action: () => Promise<Result>
   ): Promise<Result> {
     const caller = from.process!
+    const end = caller.begin('calls')
     return new Promise<Result>((resolve, reject) => {
       const fail = (reason: string): void =>
         reject(new XosanError('PEER_UNREACHABLE', { host: to.name, reason }))
@@ -159,7 +160,7 @@ export class SimulatedNetwork {
           )
         })
       })
-    })
+    }).finally(end)
   }
 
   /** Opens a session on another host's process. */
@@ -284,6 +285,7 @@ class RemoteSession implements ReplicaSession {
   async #send<Result>(action: (remote: ReplicaSession) => Promise<Result>): Promise<Result> {
     if (this.#over !== null)
       throw new XosanError('PEER_UNREACHABLE', { host: this.#to.name, reason: this.#over })
+    const end = this.#client.begin('requests')
     return new Promise<Result>((resolve, reject) => {
       this.#pending.add(reject)
       const timer = this.#client.clock.after(this.#requestMs as never, () => this.abort(SILENCE))
@@ -306,6 +308,6 @@ class RemoteSession implements ReplicaSession {
         })
       // One stream: what was sent later never arrives earlier.
       this.#arrivesAt = this.#network.send(this.#from, this.#to, arrive, this.#arrivesAt)
-    })
+    }).finally(end)
   }
 }

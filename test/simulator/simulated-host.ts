@@ -14,6 +14,7 @@ import { type Attachment } from '../../datapath/process/attachments.ts'
 import { DatapathNode } from '../../datapath/process/datapath-node.ts'
 import { type ReplicaSession } from '../../datapath/mirror/replica-peer.ts'
 import { type PeerTransport } from '../../datapath/process/peer-process.ts'
+import { counted, excess } from './bounds.ts'
 import { type Moment } from './coincidences.ts'
 import { type SimulatedNetwork } from './network.ts'
 import { type SimulatedCoordinator } from './simulated-coordinator.ts'
@@ -131,7 +132,10 @@ export class SimulatedHost {
     this.#ending = false
     const { world, coordinator, timing } = this.#options
     this.#poweredOn = true
-    const process = new SimulatedProcess(world, this.#rate)
+    const process = new SimulatedProcess(world, this.#rate, (port, underWay) => {
+      const wrong = excess(port, underWay)
+      if (wrong !== null) this.#options.observer?.problem(`P9: ${this.name} has ${wrong}`)
+    })
     const mount = this.disk.mount()
     const identity: ProcessIdentity = {
       host: this.id,
@@ -146,7 +150,7 @@ export class SimulatedHost {
       clock: process.clock,
       random: this.#random.fork(),
       timing,
-      coordinator: coordinator.client(this.name, process.deliver),
+      coordinator: counted(coordinator.client(this.name, process.deliver), process),
       store: async () => ({ id: this.store, disk: mount }),
       attachments: {
         load: async () => this.#attachments,
@@ -319,10 +323,13 @@ export class SimulatedHost {
     const straggles = this.#random.chance(0.005) ? 30 : 1
     // A disk that is slow is not slow evenly: what came later may be done much earlier.
     const slowness = this.#random.between(1, 2 * this.diskSlowness - 1)
+    const ended = process?.begin('disk')
     return new Promise(resolve => {
       const end = (): void => {
-        if (this.#hanging === null) process?.deliver(resolve)
-        else this.#hanging.push(end)
+        if (this.#hanging === null) {
+          ended?.()
+          process?.deliver(resolve)
+        } else this.#hanging.push(end)
       }
       this.#options.world.after(usual * straggles * slowness, end)
     })

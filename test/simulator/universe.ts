@@ -58,6 +58,8 @@ const ADMITTED = new Set([
 
 /** After the faults: what is not well again by then, in milliseconds of virtual time, is stuck. */
 const RECOVERY_LIMIT_MS = 120_000
+/** Longer than any request may take, in milliseconds of virtual time. */
+const REST_LIMIT_MS = 30_000
 /** How soon a new mirror is noticed by those who only watch, in milliseconds of virtual time. */
 const FOLLOW_INTERVAL_MS = 20
 /** The part of the universes that have xosand on their hosts: it costs, and what it does not touch is found without. */
@@ -232,6 +234,7 @@ export class Universe {
     await this.pool?.settle()
     this.pool?.verify()
     for (const volume of this.volumes) await this.#verify(volume)
+    await this.#rest()
     await this.pool?.end()
   }
 
@@ -379,6 +382,20 @@ export class Universe {
       }
     }
     await this.world.pause(3_000)
+  }
+
+  /** All is closed, and nobody asks for anything: what is still under way somebody has forgotten. */
+  async #rest(): Promise<void> {
+    const limit = this.world.now + REST_LIMIT_MS
+    for (const { process, name } of this.hosts) {
+      while (process?.isIdle === false) {
+        if (this.world.now > limit) {
+          this.problem(`P9: something is under way on ${name} long after all volumes were closed`)
+          return
+        }
+        await this.world.pause(1)
+      }
+    }
   }
 
   async #verify(volume: SimulatedVolume): Promise<void> {

@@ -189,11 +189,16 @@ const before = (a: Event, b: Event): boolean => a.at < b.at || (a.at === b.at &&
 /** Everything that promises have to say is said when this resolves. */
 const turn = async (): Promise<void> => new Promise(resolve => setImmediate(resolve))
 
+/** What a process can have under way at its ports. */
+export type Port = 'calls' | 'requests' | 'disk' | 'coordinator'
+
 /** A process of a host: what happens to it waits while it is stopped, and never happens once it is dead. */
 export class SimulatedProcess {
   readonly #world: World
   /** How fast its clock runs: quartz differs, virtual machines differ more. */
   readonly #rate: number
+  readonly #watch: (port: Port, underWay: number) => void
+  readonly #underWay: Record<Port, number> = { calls: 0, requests: 0, disk: 0, coordinator: 0 }
   #alive = true
   #paused = false
   #waiting: (() => void)[] = []
@@ -201,9 +206,11 @@ export class SimulatedProcess {
   readonly ended: Promise<void>
   #end!: () => void
 
-  constructor(world: World, rate: number) {
+  /** @param watch told whenever something more is under way at a port */
+  constructor(world: World, rate: number, watch: (port: Port, underWay: number) => void = () => undefined) {
     this.#world = world
     this.#rate = rate
+    this.#watch = watch
     this.ended = new Promise(resolve => (this.#end = resolve))
   }
 
@@ -213,6 +220,22 @@ export class SimulatedProcess {
 
   get paused(): boolean {
     return this.#paused
+  }
+
+  /** Nothing is under way at any port but calls: of these a heartbeat may be on its way at any time. */
+  get isIdle(): boolean {
+    const { requests, disk, coordinator } = this.#underWay
+    return requests + disk + coordinator === 0
+  }
+
+  /** Something is under way at a port. @returns the way to say that it has ended, which may be said twice */
+  begin(port: Port): () => void {
+    this.#watch(port, ++this.#underWay[port])
+    let over = false
+    return () => {
+      if (!over) this.#underWay[port]--
+      over = true
+    }
   }
 
   /** Lets something happen in the process: now, when it goes on, or never. */
