@@ -16,6 +16,8 @@ export interface Surroundings {
   readonly world: World
   readonly hosts: readonly SimulatedHost[]
   readonly sr: SrId
+  /** Guests stay where they are for long. */
+  readonly steady: boolean
   /** No fault will come any more: everybody goes home. */
   readonly calm: boolean
   readonly transitions: Transitions
@@ -91,7 +93,8 @@ export class Administrator {
       const { host, takenUp } = active
       const guest = this.#startGuest(volume, host, takenUp)
       if (guest === null) continue
-      await this.#watch(host, random.between(1_000, 12_000))
+      const stayMs = random.between(1_000, 12_000)
+      await this.#watch(host, this.#around.steady ? 4 * stayMs : stayMs)
       // Else the guest is left alone: to somebody impatient it seemed dead, and it may go on.
       if (host.running && random.chance(0.6)) await this.#moveAway(volume, host, guest)
       if (random.chance(0.15)) await this.#maintain(volume)
@@ -244,7 +247,9 @@ export class Administrator {
       log: text => world.log(host.name, `guest ${tenure}: ${text}`),
     })
     volume.guests.push(guest)
-    guest.start(1 + random.below(8), random.below(3))
+    // Where guests stay for long, few requests tell as much.
+    const depth = random.below(this.#around.steady ? 2 : 8)
+    guest.start(1 + depth, random.below(3))
     return guest
   }
 

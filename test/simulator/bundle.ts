@@ -13,16 +13,21 @@ export const PROJECT_ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const CACHE = join(PROJECT_ROOT, 'node_modules', '.cache', 'simulator')
 
 /**
- * Bundles the worker of the simulator, with a source map beside it.
+ * Bundles a worker of the simulator, with a source map beside it.
  * @param name of the script, without its ending
+ * @param worker the one that looks into universes if not given
  * @returns path of the script
  */
-export async function bundleWorker(name: string, plugins: Plugin[] = []): Promise<string> {
+export async function bundleWorker(
+  name: string,
+  plugins: Plugin[] = [],
+  worker: 'universe-worker' | 'covered-worker' = 'universe-worker'
+): Promise<string> {
   await mkdir(CACHE, { recursive: true })
   const outfile = join(CACHE, `${name}.mjs`)
   await build({
     absWorkingDir: PROJECT_ROOT,
-    entryPoints: ['test/simulator/universe-worker.ts'],
+    entryPoints: [`test/simulator/${worker}.ts`],
     outfile,
     bundle: true,
     sourcemap: true,

@@ -69,7 +69,8 @@ export class Coincidences {
   constructor(universe: Universe) {
     this.#universe = universe
     this.#random = universe.world.random.fork()
-    this.#chance = this.#random.pick([0, 0.003, 0.01, 0.03])
+    const chance = this.#random.pick([0, 0.003, 0.01, 0.03])
+    this.#chance = universe.steady ? 0 : chance
   }
 
   /** Something happened that a fault may follow at once. */

@@ -7,11 +7,18 @@ import { SourceMap } from 'node:module'
 import { dirname, join, relative, resolve } from 'node:path'
 import { PROJECT_ROOT } from './bundle.ts'
 import { NEVER_REACHED, type NeverReached } from './never-reached.ts'
-import { type Stretches } from './universe-worker.ts'
+import { type Stretches } from './worker-messages.ts'
 
-/** What the simulator is there to run. */
-const COVERED =
-  /^(core\/mirror|datapath\/(mirror|resync|replica-local)|datapath\/process\/(admissions|datapath-node|guest-device|local-peer|local-session|maintenance|peer-process|replica-host|volume|within))\b/
+/** The protocol. Its order of things is what the simulator alone can try, so universes must reach all of it. */
+const PROTOCOL = /^(core\/mirror|datapath\/(mirror|resync))\b/
+
+/**
+ * What the protocol stands on, and what stands on it: the format on disk, and the process without its sockets. Universes
+ * run these too, but most of their branches are about files and calls, not about the order of things; they have tests of
+ * their own, on real disks and sockets.
+ */
+const AROUND =
+  /^(datapath\/replica-local|datapath\/process(?=\/(admissions|datapath-node|guest-device|local-peer|local-session|maintenance|peer-process|replica-host|volume|within)\b))/
 
 /** What stops the process because it cannot happen. A universe that reached one would be broken. */
 const ASSERTION = /throw new RangeError\(|assert\.fail\(|new XosanError\('INTERNAL'/
@@ -26,7 +33,7 @@ export interface Passage {
 }
 
 export interface CoverageReport {
-  /** Passages that were not reached and have no reason. */
+  /** Passages of the protocol that were not reached and have no reason. */
   readonly neverReached: readonly Passage[]
   /** Assertions that did not fail. */
   readonly assertions: readonly Passage[]
@@ -34,6 +41,8 @@ export interface CoverageReport {
   readonly explained: readonly (Passage & { readonly reason: string })[]
   /** Reasons for what was reached, or is not there any more. */
   readonly outdated: readonly NeverReached[]
+  /** Folder around the protocol -> its passages that were not reached here. */
+  readonly around: Readonly<Record<string, readonly Passage[]>>
 }
 
 export class Coverage {
@@ -57,7 +66,13 @@ export class Coverage {
     const assertions: Passage[] = []
     const explained: (Passage & { reason: string })[] = []
     const outdated = new Set(NEVER_REACHED)
+    const around: Record<string, Passage[]> = {}
     for (const passage of passages) {
+      const [folder] = AROUND.exec(passage.file) ?? []
+      if (folder !== undefined) {
+        if (!ASSERTION.test(passage.text)) (around[folder] ??= []).push(passage)
+        continue
+      }
       const known = reasons.get(`${passage.file} ${passage.text}`)
       if (known === undefined) (ASSERTION.test(passage.text) ? assertions : neverReached).push(passage)
       else {
@@ -65,7 +80,7 @@ export class Coverage {
         outdated.delete(known)
       }
     }
-    return { neverReached, assertions, explained, outdated: [...outdated] }
+    return { neverReached, assertions, explained, outdated: [...outdated], around }
   }
 
   #passages(): Passage[] {
@@ -85,7 +100,7 @@ export class Coverage {
       if (!('originalSource' in entry)) continue
       const path = resolve(dirname(this.#script), entry.originalSource)
       const file = relative(PROJECT_ROOT, path)
-      if (!COVERED.test(file)) continue
+      if (!PROTOCOL.test(file) && !AROUND.test(file)) continue
       const lines = sources.get(file) ?? readFileSync(join(PROJECT_ROOT, file), 'utf8').split('\n')
       sources.set(file, lines)
       const passage = {

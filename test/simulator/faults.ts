@@ -7,6 +7,7 @@ import { type Universe } from './universe.ts'
 import { type SeededRandom } from './world.ts'
 
 type Kind =
+  | 'host is gone'
   | 'process dies'
   | 'process dies while cut off'
   | 'process stops'
@@ -28,6 +29,7 @@ type Kind =
 
 /** How often each kind is drawn, relative to the others. */
 const WEIGHTS: Readonly<Record<Kind, number>> = {
+  'host is gone': 3,
   'process dies': 5,
   'process dies while cut off': 3,
   'process stops': 4,
@@ -59,6 +61,22 @@ function swarm(random: SeededRandom): Kind[] {
   return some.length === 0 ? all : some
 }
 
+/**
+ * What comes in a steady universe, seldom, and each for long: while something stays broken, and nothing else happens, all
+ * others must go on within the times that are promised (`liveness.ts`). In a restless one those bounds hardly ever run.
+ */
+const STEADY: readonly Kind[] = [
+  'host is gone',
+  'process stops',
+  'link cut',
+  'link cut one way',
+  'host cut off',
+  'disk hangs',
+  'coordinator away',
+]
+/** Between two faults of a steady universe, in milliseconds, in the mean. */
+const STEADY_GAP_MS = 8_000
+
 type Link = readonly [SimulatedHost, SimulatedHost]
 
 /** Brings faults upon a universe, several at a time, and takes them away again. */
@@ -77,7 +95,8 @@ export class FaultSchedule {
   constructor(universe: Universe) {
     this.#universe = universe
     this.#random = universe.world.random.fork()
-    this.#kinds = swarm(this.#random)
+    const kinds = swarm(this.#random)
+    this.#kinds = universe.steady ? STEADY : kinds
   }
 
   /** What becomes of a call to the coordinator. */
@@ -113,7 +132,8 @@ export class FaultSchedule {
     const { world, coincidences } = this.#universe
     coincidences.active = true
     // Universes differ in how rough they are.
-    const meanGapMs = this.#random.between(400, 4_000)
+    const roughMs = this.#random.between(400, 4_000)
+    const meanGapMs = this.#universe.steady ? STEADY_GAP_MS : roughMs
     const until = world.now + durationMs
     while (world.now < until) {
       await world.pause(this.#random.between(0, 2 * meanGapMs))
@@ -139,10 +159,14 @@ export class FaultSchedule {
     const random = this.#random
     const host = random.pick(hosts)
     const other = random.pick(hosts.filter(candidate => candidate !== host))
-    const durationMs = random.chance(0.6) ? random.between(20, 1_500) : random.between(1_500, 25_000)
+    const isLong = this.#universe.steady || kind === 'host is gone'
+    const brieflyMs = random.chance(0.6) ? random.between(20, 1_500) : random.between(1_500, 25_000)
+    const durationMs = isLong ? random.between(10_000, 30_000) : brieflyMs
     this.count(kind)
     world.log('FAULT', `${kind}: ${host.name} for ${durationMs.toFixed(0)} ms`)
     switch (kind) {
+      case 'host is gone':
+        return random.chance(0.5) ? this.kill(host, durationMs) : this.cutPower([host], durationMs)
       case 'process dies':
         return this.kill(host, random.between(50, 1_500))
       case 'process dies while cut off':

@@ -409,4 +409,26 @@ export const MUTANTS: readonly Mutant[] = [
     find: 'if (this.#outstanding < OUTSTANDING_MAX) void this.#send()',
     replace: 'for (let i = 0; i < 5; i++) void this.#send()',
   },
+  {
+    name: 'a replica that is silent is not given up',
+    breaks: ['P5', 'P6'],
+    file: 'datapath/mirror/replica-link.ts',
+    find: 'this.#session.abort(SILENCE)',
+    replace: 'void SILENCE',
+  },
+  {
+    name: 'a heartbeat that was lost is followed by no other',
+    breaks: ['P5', 'P6'],
+    file: 'datapath/process/peer-process.ts',
+    find: '      // Silence is measured by what did arrive.\n',
+    replace: '      this.#timer?.cancel()\n',
+  },
+  {
+    name: 'a replica that is back is not asked again for what it has not answered',
+    breaks: ['P5', 'P6'],
+    file: 'core/mirror/mirror-state.ts',
+    find: "if (request.access === 'change' && request.pending.has(replica))\n        this.#effects.push",
+    replace:
+      "if (request.access === 'change' && request.pending.has(replica) && request.number < 0)\n        this.#effects.push",
+  },
 ]

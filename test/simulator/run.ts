@@ -40,11 +40,11 @@ async function many(first: number, count: number): Promise<void> {
   const jobs = Number(values.jobs)
   const covered = Math.ceil(count * Number(values.covered))
   const coverage = new Coverage(script)
-  const notReached = coverage.add.bind(coverage)
+  const counter = await bundleWorker('covered-worker', [], 'covered-worker')
   const reports: UniverseReport[] = []
   const show = progressOf(count)
   const parts = [
-    { script, first, count: covered, jobs, args: ['--cover'], notReached },
+    { script, first, count: covered, jobs, coverage: { counter, notReached: coverage.add.bind(coverage) } },
     { script, first: first + covered, count: count - covered, jobs },
   ]
   for (const part of parts) {

@@ -83,11 +83,11 @@ export function printSummary(summary: Summary): void {
 }
 
 function printCoverage(
-  { neverReached, assertions, explained, outdated }: CoverageReport,
+  { neverReached, assertions, explained, outdated, around }: CoverageReport,
   covered: number
 ): void {
   printList(
-    `never reached by ${covered} universes`,
+    `of the protocol never reached by ${covered} universes`,
     neverReached.map(({ file, line, column, text }) => `${file}:${line}:${column}  ${text}`)
   )
   printList(
@@ -102,6 +102,8 @@ function printCoverage(
     'outdated reasons: reached, or not there any more',
     outdated.map(({ file, text }) => `${file}  ${text}`)
   )
+  console.log('around the protocol, run by other tests too, passages not reached here (--json names them):')
+  for (const [folder, passages] of Object.entries(around)) console.log(`  ${folder}: ${passages.length}`)
 }
 
 function printCounts(title: string, counts: Readonly<Record<string, number>>): void {

@@ -66,6 +66,9 @@ const FOLLOW_INTERVAL_MS = 20
 const PART_WITH_POOL = 0.4
 /** Sets the choice apart from all others that the seed decides. */
 const POOL_SEED = 0x706f6f6c
+/** The part of the universes in which faults are rare, and last: else nothing would ever be waited for to its end. */
+const STEADY_PART = 0.12
+const STEADY_SEED = 0x73746479
 const SECTORS_PER_REGION = REGION_BYTES / SECTOR_BYTES
 
 export class Universe {
@@ -91,11 +94,14 @@ export class Universe {
   readonly #readFrom = new WeakMap<Uint8Array, SimulatedHost>()
   readonly liveness: Liveness
   #resyncs = 0
+  /** Little happens at once; what is broken stays so for a while, and guests stay where they are. */
+  readonly steady: boolean
   /** No fault will come any more, and nobody starts anything. */
   calm = false
 
   constructor(seed: number, log: (line: string) => void = () => undefined) {
     this.#seed = seed
+    this.steady = new SeededRandom(seed ^ STEADY_SEED).chance(STEADY_PART)
     this.world = new World(seed, line => {
       if (line.includes('replica is in-sync')) this.#resyncs++
       log(line)
@@ -216,7 +222,7 @@ export class Universe {
       this.volumes.push(await making)
     }
     const people = this.volumes.map(async volume => this.administrator.keepRunning(volume))
-    const rivals = this.volumes.filter(() => this.#random.chance(0.5))
+    const rivals = this.volumes.filter(() => this.#random.chance(0.5) && !this.steady)
     people.push(...rivals.map(async volume => this.administrator.rival(volume)))
     people.push(...this.volumes.map(async volume => this.#watchReplicas(volume)))
     people.push(this.#followMirrors(), new Onlookers(this).look())
