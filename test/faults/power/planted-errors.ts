@@ -1,0 +1,52 @@
+/**
+ * Syncs that are left out on purpose, one in each lane: the power cuts must find every one of them, or they prove nothing.
+ * A passage stands exactly once in its file.
+ */
+import { type LaneKind } from './lanes.ts'
+
+export interface PlantedError {
+  readonly name: string
+  readonly lane: LaneKind
+  /** In the sources that the guest runs; null: its file system does not pass syncs on to the disk. */
+  readonly patch: { readonly file: string; readonly find: string; readonly replace: string } | null
+}
+
+export const PLANTED_ERRORS: readonly PlantedError[] = [
+  {
+    name: 'embedded: synchronous = OFF',
+    lane: 'embedded',
+    patch: {
+      file: 'cluster/embedded/database.ts',
+      find: `database.pragma('synchronous = FULL')`,
+      replace: `database.pragma('synchronous = OFF')`,
+    },
+  },
+  {
+    name: 'catalogue: synchronous = NORMAL',
+    lane: 'catalogue',
+    patch: {
+      file: 'catalogue/open.ts',
+      find: `database.pragma('synchronous = FULL')`,
+      replace: `database.pragma('synchronous = NORMAL')`,
+    },
+  },
+  {
+    name: 'attachments: no sync of the file',
+    lane: 'files',
+    patch: {
+      file: 'datapath/process/attachment-file.ts',
+      find: 'await handle.sync()',
+      replace: '',
+    },
+  },
+  {
+    name: 'trust: no sync of the directory',
+    lane: 'files',
+    patch: {
+      file: 'trust/trust-directory.ts',
+      find: 'await directory.sync()',
+      replace: '',
+    },
+  },
+  { name: 'etcd: on a file system without barriers', lane: 'etcd', patch: null },
+]

@@ -1,0 +1,150 @@
+/** One boot of a machine, from power on to power off: its lanes are opened, looked at, written to, and cut. */
+import { formatDuration } from '../../../cli/format.ts'
+import { reasonOf } from '../../../core/errors.ts'
+import { modulePath } from './guest-image.ts'
+import { type Notice } from './guest-link.ts'
+import { type Lane } from './lane.ts'
+import { type CutPlan } from './moments.ts'
+import { type MachineOptions, VirtualMachine } from './virtual-machine.ts'
+
+/** Far beyond what a boot and all openings take, also on a machine that is busy. */
+const OPENING_MS_MAX = 300_000
+/** A lane that is slow to acknowledge so many is cut nevertheless. */
+const WRITING_MS_MAX = 60_000
+
+export interface PowerCycleOptions extends Pick<MachineOptions, 'system' | 'image' | 'directory'> {
+  readonly lanes: readonly Lane[]
+  /** Null: as soon as everything has been looked at. */
+  readonly plan: CutPlan | null
+  /** How long opening all lanes is expected to take. */
+  readonly openingMs: number
+}
+
+export class PowerCycle {
+  readonly #options: PowerCycleOptions
+  readonly #lanes: ReadonlyMap<string, Lane>
+  readonly #timers: NodeJS.Timeout[] = []
+  readonly #powerIsCut: Promise<void>
+  #resolve!: () => void
+  #machine: VirtualMachine | null = null
+  #isCut = false
+  #startedAt = 0
+  #openedAt = 0
+  #acknowledged = 0
+
+  private constructor(options: PowerCycleOptions) {
+    this.#options = options
+    this.#lanes = new Map(options.lanes.map(lane => [lane.name, lane]))
+    this.#powerIsCut = new Promise(resolve => (this.#resolve = resolve))
+  }
+
+  /** @returns how long opening took, from the start of the program in the guest; null when it was cut before that */
+  static async run(options: PowerCycleOptions): Promise<number | null> {
+    return new PowerCycle(options).#run()
+  }
+
+  async #run(): Promise<number | null> {
+    const { system, image, directory, lanes } = this.#options
+    this.#machine = await VirtualMachine.start({
+      system,
+      image,
+      directory,
+      lanes: lanes.map(lane => ({
+        name: lane.name,
+        disk: lane.boot(),
+        module: modulePath(lane.kind, lane.planted),
+        barrier: lane.planted === null || lane.planted.patch !== null,
+      })),
+      told: notice => {
+        // It may have come together with what led to the cut; nobody has seen it.
+        if (!this.#isCut) this.#told(notice)
+      },
+      died: error => {
+        for (const lane of lanes) lane.fail('failed', reasonOf(error))
+        this.#cut()
+      },
+    })
+    this.#after(OPENING_MS_MAX, () => {
+      for (const lane of lanes) {
+        if (!lane.isOpen) lane.fail('failed', `it was not opened in ${formatDuration(OPENING_MS_MAX)}`)
+      }
+      this.#cut()
+    })
+    await this.#powerIsCut
+    await this.#machine.cutPower()
+    return this.#openedAt === 0 ? null : this.#openedAt - this.#startedAt
+  }
+
+  #told(notice: Notice): void {
+    switch (notice.kind) {
+      case 'started':
+        this.#started()
+        break
+      case 'open':
+        for (const order of this.#lane(notice.lane).found(notice.standing)) this.#machine!.order(order)
+        this.#lookedAt()
+        break
+      case 'done':
+        this.#done(notice.lane, notice.chain, notice.item)
+        break
+      case 'failed':
+        this.#failed(notice.lane, notice.at, notice.reason)
+        break
+    }
+  }
+
+  #started(): void {
+    const { plan, openingMs } = this.#options
+    this.#startedAt = performance.now()
+    if (plan?.moment.kind === 'opening') this.#after(plan.moment.part * openingMs, () => this.#cut())
+  }
+
+  #lookedAt(): void {
+    const { lanes, plan } = this.#options
+    if (this.#openedAt !== 0 || lanes.some(lane => lane.fault === null && !lane.isOpen)) return
+    this.#openedAt = performance.now()
+    if (plan === null || lanes.every(lane => lane.fault !== null)) this.#cut()
+    else this.#after(plan.moment.kind === 'writing' ? plan.moment.afterMs : WRITING_MS_MAX, () => this.#cut())
+  }
+
+  #done(name: string, chain: string, item: number): void {
+    const moment = this.#options.plan?.moment
+    const order = this.#lane(name).done(chain, item)
+    if (moment?.kind === 'acknowledgement' && moment.lane === name) {
+      this.#acknowledged += 1
+      if (this.#openedAt !== 0 && this.#acknowledged >= moment.count) {
+        this.#cut()
+        return
+      }
+    }
+    this.#machine!.order(order)
+  }
+
+  #failed(name: string, at: 'opening' | 'writing', reason: string): void {
+    const moment = this.#options.plan?.moment
+    // Programs speak so of what they find torn or half gone.
+    if (at === 'opening') this.#lane(name).fail('damaged', `it does not open: ${reason}`)
+    else this.#lane(name).fail('failed', reason)
+    if (moment?.kind === 'acknowledgement' && moment.lane === name) this.#cut()
+    else this.#lookedAt()
+  }
+
+  /** In the same turn of the event loop as what led to it: nothing is written in between. */
+  #cut(): void {
+    if (this.#isCut) return
+    this.#isCut = true
+    for (const timer of this.#timers) clearTimeout(timer)
+    for (const lane of this.#options.lanes) lane.cutPower(this.#options.plan?.survival ?? 'nothing')
+    this.#resolve()
+  }
+
+  #lane(name: string): Lane {
+    const lane = this.#lanes.get(name)
+    if (lane === undefined) throw new Error(`the guest has told of a lane ${name}`)
+    return lane
+  }
+
+  #after(delayMs: number, action: () => void): void {
+    this.#timers.push(setTimeout(action, delayMs))
+  }
+}
