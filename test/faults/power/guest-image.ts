@@ -20,8 +20,21 @@ import { type PlantedError } from './planted-errors.ts'
 const run = promisify(execFile)
 
 const HERE = join('test', 'faults', 'power')
-/** better-sqlite3, and what it asks for when it runs. */
-const NATIVE_PACKAGES = ['better-sqlite3', 'bindings', 'file-uri-to-path']
+/** Those that a bundle leaves out, and what they ask for when they run. */
+const NATIVE_PACKAGES = [
+  ...['better-sqlite3', 'bindings', 'file-uri-to-path'],
+  ...[
+    'fs-native-extensions',
+    'require-addon',
+    'bare-addon-resolve',
+    'bare-module-resolve',
+    'bare-semver',
+    'which-runtime',
+  ],
+]
+/** Parts of packages that nothing asks for when they run. */
+const LEFT_OUT =
+  /\/(deps|src|obj|obj\.target|\.deps|test_extension\.node|prebuilds\/(?!linux-x64)[^/]+)(\/|$)/
 
 /** Where the module of a lane lies in the guest. */
 export const modulePath = (kind: LaneKind, planted: PlantedError | null): string =>
@@ -67,11 +80,10 @@ async function bundle(target: string, planted: readonly PlantedError[]): Promise
   await cp(output, target, { recursive: true })
   for (const name of NATIVE_PACKAGES) {
     const from = join(PROJECT_ROOT, 'node_modules', name)
-    const wanted = (path: string): boolean =>
-      !/\/(deps|src|obj|obj\.target|\.deps|test_extension\.node)(\/|$)/.test(relative(from, path))
+    const filter = (path: string): boolean => !LEFT_OUT.test(`/${relative(from, path)}`)
     await cp(from, join(target, 'node_modules', name), {
       recursive: true,
-      filter: path => wanted(`/${path}`),
+      filter,
     })
   }
   await writeFile(join(target, 'package.json'), '{"type":"module"}')
@@ -88,7 +100,7 @@ async function bundleInto(outdir: string, names: readonly string[], plugins: Plu
     format: 'esm',
     target: 'node20',
     splitting: true,
-    external: ['better-sqlite3'],
+    external: ['better-sqlite3', 'fs-native-extensions'],
     banner: {
       js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
     },

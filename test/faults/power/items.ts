@@ -9,9 +9,9 @@
 /**
  * What a chain leaves. `slots`: item n is put into one of a few places, and with some another one is emptied, at once;
  * `steps`: the same for who can only do one of both: some items only empty a place; `last`: only the newest item is seen;
- * `cycle`: the same, and there are only a few different ones.
+ * `cycle`: the same, and there are only a few different ones; `toggle`: every other item removes the one before.
  */
-export type Shape = 'slots' | 'steps' | 'last' | 'cycle'
+export type Shape = 'slots' | 'steps' | 'last' | 'cycle' | 'toggle'
 
 export const SLOTS = 8
 export const CYCLE = 4
@@ -44,6 +44,7 @@ function slotsAfter(shape: 'slots' | 'steps', n: number): Slots {
 export function standingAt(shape: Shape, n: number): string {
   if (shape === 'last') return String(n)
   if (shape === 'cycle') return String(n % CYCLE)
+  if (shape === 'toggle') return String(n % 2 === 0 ? 0 : n)
   return slotsText(slotsAfter(shape, n), shape === 'slots' ? n : null)
 }
 

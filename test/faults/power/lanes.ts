@@ -4,7 +4,7 @@
  */
 import { type Chain } from './judge.ts'
 
-export type LaneKind = 'embedded' | 'catalogue' | 'files' | 'etcd'
+export type LaneKind = 'embedded' | 'catalogue' | 'files' | 'replica' | 'etcd'
 
 export interface LaneShape {
   readonly chains: Readonly<Record<string, Chain>>
@@ -18,12 +18,13 @@ export interface LaneShape {
 
 const MIB = 2 ** 20
 const SLOTS: Chain = { shape: 'slots', durable: true }
+const STEPS: Chain = { shape: 'steps', durable: true }
 const LAST: Chain = { shape: 'last', durable: true }
 
 export const LANES: Readonly<Record<LaneKind, LaneShape>> = {
   embedded: { chains: { a: SLOTS, b: SLOTS }, concurrent: false, diskBytes: 64 * MIB },
   catalogue: {
-    chains: { records: SLOTS, register: { shape: 'steps', durable: true } },
+    chains: { records: SLOTS, register: STEPS },
     concurrent: false,
     diskBytes: 64 * MIB,
   },
@@ -36,6 +37,11 @@ export const LANES: Readonly<Record<LaneKind, LaneShape>> = {
       certificate: { shape: 'cycle', durable: true },
       references: { shape: 'last', durable: false },
     },
+    concurrent: false,
+    diskBytes: 64 * MIB,
+  },
+  replica: {
+    chains: { blocks: STEPS, epoch: LAST, made: { shape: 'toggle', durable: true } },
     concurrent: false,
     diskBytes: 64 * MIB,
   },

@@ -1,12 +1,18 @@
 /** When the power is cut, and what the disks keep: drawn from a seed before anything is done. */
 import { type SeededRandom } from '../../simulator/seeded-random.ts'
+import { type PlantedError } from './planted-errors.ts'
 import { type Survival } from './volatile-disk.ts'
 
 export type Moment =
   /** While the lanes are opened: recovery itself is cut. `part`: of the time that opening took last. */
   | { readonly kind: 'opening'; readonly part: number }
-  /** When the runner reads the n-th acknowledgement of a lane. */
-  | { readonly kind: 'acknowledgement'; readonly lane: string; readonly count: number }
+  /** When the runner reads the n-th acknowledgement of a lane, or of some chains of it. */
+  | {
+      readonly kind: 'acknowledgement'
+      readonly lane: string
+      readonly chains: readonly string[] | null
+      readonly count: number
+    }
   /** At any moment while all lanes are written to. */
   | { readonly kind: 'writing'; readonly afterMs: number }
 
@@ -16,6 +22,7 @@ export interface CutPlan {
 }
 
 const COUNT_MAX = 40
+const CONTROL_COUNT_MAX = 8
 const AFTER_MS_MAX = 6_000
 
 /** Each kind of moment comes in turn, and each lane. @param lanes names */
@@ -24,7 +31,15 @@ export function drawCut(random: SeededRandom, number: number, lanes: readonly st
   const survival = random.fraction() < 0.5 ? 'nothing' : 'some'
   switch (number % 3) {
     case 0:
-      return { moment: atAcknowledgement(random, lanes[Math.floor(number / 3) % lanes.length]!), survival }
+      return {
+        moment: {
+          kind: 'acknowledgement',
+          lane: lanes[Math.floor(number / 3) % lanes.length]!,
+          chains: null,
+          count: 1 + random.below(COUNT_MAX),
+        },
+        survival,
+      }
     case 1:
       return { moment: { kind: 'writing', afterMs: random.below(AFTER_MS_MAX) }, survival }
     default:
@@ -32,17 +47,17 @@ export function drawCut(random: SeededRandom, number: number, lanes: readonly st
   }
 }
 
-/** For planted errors: each lane in turn, at an acknowledgement, and everything un-synced is lost. */
-export const drawControlCut = (random: SeededRandom, number: number, lanes: readonly string[]): CutPlan => ({
-  moment: atAcknowledgement(random, lanes[number % lanes.length]!),
-  survival: 'nothing',
-})
-
-const atAcknowledgement = (random: SeededRandom, lane: string): Moment => ({
-  kind: 'acknowledgement',
-  lane,
-  count: 1 + random.below(COUNT_MAX),
-})
+/** For planted errors: each lane in turn, at an acknowledgement that it breaks, and everything un-synced is lost. */
+export function drawControlCut(
+  random: SeededRandom,
+  number: number,
+  lanes: readonly { readonly name: string; readonly planted: Pick<PlantedError, 'chains'> | null }[]
+): CutPlan {
+  const { name, planted } = lanes[number % lanes.length]!
+  const chains = planted?.chains ?? null
+  const count = 1 + random.below(CONTROL_COUNT_MAX)
+  return { moment: { kind: 'acknowledgement', lane: name, chains, count }, survival: 'nothing' }
+}
 
 export function momentText(moment: Moment): string {
   switch (moment.kind) {

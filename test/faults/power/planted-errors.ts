@@ -7,6 +7,8 @@ import { type LaneKind } from './lanes.ts'
 export interface PlantedError {
   readonly name: string
   readonly lane: LaneKind
+  /** Chains that it breaks; null: all of them. */
+  readonly chains: readonly string[] | null
   /** In the sources that the guest runs; null: its file system does not pass syncs on to the disk. */
   readonly patch: { readonly file: string; readonly find: string; readonly replace: string } | null
 }
@@ -15,6 +17,7 @@ export const PLANTED_ERRORS: readonly PlantedError[] = [
   {
     name: 'embedded: synchronous = OFF',
     lane: 'embedded',
+    chains: null,
     patch: {
       file: 'cluster/embedded/database.ts',
       find: `database.pragma('synchronous = FULL')`,
@@ -24,6 +27,7 @@ export const PLANTED_ERRORS: readonly PlantedError[] = [
   {
     name: 'catalogue: synchronous = NORMAL',
     lane: 'catalogue',
+    chains: null,
     patch: {
       file: 'catalogue/open.ts',
       find: `database.pragma('synchronous = FULL')`,
@@ -33,6 +37,7 @@ export const PLANTED_ERRORS: readonly PlantedError[] = [
   {
     name: 'attachments: no sync of the file',
     lane: 'files',
+    chains: ['attachments'],
     patch: {
       file: 'datapath/process/attachment-file.ts',
       find: 'await handle.sync()',
@@ -42,11 +47,18 @@ export const PLANTED_ERRORS: readonly PlantedError[] = [
   {
     name: 'trust: no sync of the directory',
     lane: 'files',
+    chains: ['members', 'certificate'],
     patch: {
       file: 'trust/trust-directory.ts',
       find: 'await directory.sync()',
       replace: '',
     },
   },
-  { name: 'etcd: on a file system without barriers', lane: 'etcd', patch: null },
+  {
+    name: 'replica: no sync of directories',
+    lane: 'replica',
+    chains: ['made'],
+    patch: { file: 'datapath/disk/node-disk.ts', find: 'await handle.sync()', replace: '' },
+  },
+  { name: 'etcd: on a file system without barriers', lane: 'etcd', chains: null, patch: null },
 ]

@@ -99,8 +99,8 @@ async function cutPlanted({ options, disks, ...setting }: Setting): Promise<Lane
   )
   const campaign = new Campaign({ ...setting, lanes, log })
   for (let number = 0; number < CONTROL_CUTS_MAX && campaign.living.length > 0; number++) {
-    const names = campaign.living.map(({ name }) => name)
-    await campaign.boot(`planted errors, cut ${number + 1}`, drawControlCut(random, number, names))
+    const plan = drawControlCut(random, number, campaign.living)
+    await campaign.boot(`planted errors, cut ${number + 1}`, plan)
   }
   if (campaign.living.length > 0) await campaign.boot('planted errors, last look', null)
   return lanes

@@ -103,14 +103,17 @@ export class PowerCycle {
     const { lanes, plan } = this.#options
     if (this.#openedAt !== 0 || lanes.some(lane => lane.fault === null && !lane.isOpen)) return
     this.#openedAt = performance.now()
-    if (plan === null || lanes.every(lane => lane.fault !== null)) this.#cut()
+    const awaited = plan?.moment.kind === 'acknowledgement' ? plan.moment.lane : null
+    const inVain = lanes.every(({ name, fault }) => fault !== null || (awaited !== null && name !== awaited))
+    if (plan === null || inVain) this.#cut()
     else this.#after(plan.moment.kind === 'writing' ? plan.moment.afterMs : WRITING_MS_MAX, () => this.#cut())
   }
 
   #done(name: string, chain: string, item: number): void {
     const moment = this.#options.plan?.moment
     const order = this.#lane(name).done(chain, item)
-    if (moment?.kind === 'acknowledgement' && moment.lane === name) {
+    const isOne = (one: readonly string[] | null): boolean => one === null || one.includes(chain)
+    if (moment?.kind === 'acknowledgement' && moment.lane === name && isOne(moment.chains)) {
       this.#acknowledged += 1
       if (this.#openedAt !== 0 && this.#acknowledged >= moment.count) {
         this.#cut()

@@ -33,7 +33,7 @@ describe('the judge of a power cut', () => {
 
   it('tells two items that follow each other apart, in every shape', () => {
     for (let n = 0; n < 3 * SLOTS * CYCLE; n++) {
-      for (const shape of ['slots', 'last', 'cycle'] as const) {
+      for (const shape of ['slots', 'last', 'cycle', 'toggle'] as const) {
         assert.notEqual(standingAt(shape, n), standingAt(shape, n + 1))
       }
       // A step that empties an empty slot is the one that cannot be seen.

@@ -86,11 +86,19 @@ describe('the moments of power cuts', () => {
 
   it('are acknowledgements of each planted error in turn, and lose everything', () => {
     const random = new SeededRandom(1)
-    const cuts = [0, 1, 2].map(number => drawControlCut(random, number, ['a', 'b']))
+    const lanes = [
+      { name: 'a', planted: { chains: ['one'] } },
+      { name: 'b', planted: { chains: null } },
+    ]
+    const cuts = [0, 1, 2].map(number => drawControlCut(random, number, lanes))
     assert.ok(cuts.every(({ survival }) => survival === 'nothing'))
     assert.deepEqual(
-      cuts.map(({ moment }) => (moment.kind === 'acknowledgement' ? moment.lane : '')),
-      ['a', 'b', 'a']
+      cuts.map(({ moment }) => (moment.kind === 'acknowledgement' ? [moment.lane, moment.chains] : [])),
+      [
+        ['a', ['one']],
+        ['b', null],
+        ['a', ['one']],
+      ]
     )
   })
 })
