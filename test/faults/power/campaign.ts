@@ -46,7 +46,11 @@ export class Campaign {
 
   async #showConsole(): Promise<void> {
     const text = await readFile(join(this.#options.directory, 'console.log'), 'utf8').catch(() => '')
-    for (const line of text.trim().split('\n').slice(-CONSOLE_LINES)) {
+    for (const line of text
+      .trim()
+      .split('\n')
+      .slice(-CONSOLE_LINES)
+      .filter(line => line.trim() !== '')) {
       this.#options.log(`  console: ${line.trim()}`)
     }
   }

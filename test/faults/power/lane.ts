@@ -51,15 +51,15 @@ export class Lane {
     return this.#open
   }
 
-  /** A disk with the lane's power on. */
-  boot(): VolatileDisk {
+  /** A disk with its power on. @param written told of each write */
+  boot(written: () => void): VolatileDisk {
     this.#open = false
-    this.#disk = new VolatileDisk(LANES[this.kind].diskBytes, this.blocks)
+    this.#disk = new VolatileDisk(LANES[this.kind].diskBytes, this.blocks, written)
     return this.#disk
   }
 
-  /** What it found after a boot. @returns the first orders; none when it is not as it must be */
-  found(standing: Readonly<Record<string, string>>): Order[] {
+  /** What it found after a boot. @returns the chains to go on with; none when it is not as it must be */
+  found(standing: Readonly<Record<string, string>>): string[] {
     this.#open = true
     this.opened += 1
     for (const [name, chain] of Object.entries(LANES[this.kind].chains)) {
@@ -77,17 +77,23 @@ export class Lane {
       if (at < before.acknowledged) this.olderFound += 1
       this.#standings.set(name, { acknowledged: at, sent: at })
     }
-    const names = [...this.#standings.keys()]
-    return LANES[this.kind].concurrent ? names.map(name => this.#next(name)) : [this.#next(this.#any(names))]
+    return LANES[this.kind].concurrent ? [...this.#standings.keys()] : [this.#any()]
   }
 
-  /** An item was acknowledged. @returns the next order */
-  done(chain: string, item: number): Order {
+  /** The next item of a chain is sent. */
+  next(chain: string): Order {
+    const { acknowledged } = this.#standings.get(chain)!
+    this.#standings.set(chain, { acknowledged, sent: acknowledged + 1 })
+    return { lane: this.name, chain, item: acknowledged + 1 }
+  }
+
+  /** An item was acknowledged. @returns the chain to go on with */
+  done(chain: string, item: number): string {
     const { sent } = this.#standings.get(chain)!
     if (item !== sent) throw new Error(`${this.name}: ${chain} acknowledged ${item} and was sent ${sent}`)
     this.#standings.set(chain, { acknowledged: item, sent: item })
     this.acknowledged += 1
-    return this.#next(LANES[this.kind].concurrent ? chain : this.#any([...this.#standings.keys()]))
+    return LANES[this.kind].concurrent ? chain : this.#any()
   }
 
   fail(kind: LaneFault['kind'], reason: string): void {
@@ -105,13 +111,8 @@ export class Lane {
     this.#open = false
   }
 
-  #next(chain: string): Order {
-    const { acknowledged } = this.#standings.get(chain)!
-    this.#standings.set(chain, { acknowledged, sent: acknowledged + 1 })
-    return { lane: this.name, chain, item: acknowledged + 1 }
-  }
-
-  #any(names: readonly string[]): string {
+  #any(): string {
+    const names = [...this.#standings.keys()]
     return names[Math.floor(this.#random.fraction() * names.length)]!
   }
 }

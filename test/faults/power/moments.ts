@@ -13,8 +13,8 @@ export type Moment =
       readonly chains: readonly string[] | null
       readonly count: number
     }
-  /** At any moment while all lanes are written to. */
-  | { readonly kind: 'writing'; readonly afterMs: number }
+  /** When a lane's disk has taken its n-th write since all lanes were open: in the middle of what a sync makes durable. */
+  | { readonly kind: 'disk-write'; readonly lane: string; readonly count: number }
 
 export interface CutPlan {
   readonly moment: Moment
@@ -23,27 +23,24 @@ export interface CutPlan {
 
 const COUNT_MAX = 40
 const CONTROL_COUNT_MAX = 8
-const AFTER_MS_MAX = 6_000
+/** An item costs a disk from three writes to some ten. */
+const WRITES_MAX = 120
 
-/** Each kind of moment comes in turn, and each lane. @param lanes names */
+/** Each kind of moment comes in turn, and each lane; the first cut comes while everything is made. @param lanes names */
 export function drawCut(random: SeededRandom, number: number, lanes: readonly string[]): CutPlan {
-  // Every other cut loses everything: what a missing sync loses for certain. The others leave what is harder to recover from.
+  // Half of the cuts lose everything: what a missing sync loses for certain. The others leave what is harder to recover from.
   const survival = random.fraction() < 0.5 ? 'nothing' : 'some'
+  const lane = lanes[Math.floor(number / 3) % lanes.length]!
   switch (number % 3) {
     case 0:
+      return { moment: { kind: 'opening', part: random.fraction() }, survival }
+    case 1:
       return {
-        moment: {
-          kind: 'acknowledgement',
-          lane: lanes[Math.floor(number / 3) % lanes.length]!,
-          chains: null,
-          count: 1 + random.below(COUNT_MAX),
-        },
+        moment: { kind: 'acknowledgement', lane, chains: null, count: 1 + random.below(COUNT_MAX) },
         survival,
       }
-    case 1:
-      return { moment: { kind: 'writing', afterMs: random.below(AFTER_MS_MAX) }, survival }
     default:
-      return { moment: { kind: 'opening', part: random.fraction() }, survival }
+      return { moment: { kind: 'disk-write', lane, count: 1 + random.below(WRITES_MAX) }, survival }
   }
 }
 
@@ -65,7 +62,7 @@ export function momentText(moment: Moment): string {
       return 'while everything is opened'
     case 'acknowledgement':
       return `at acknowledgement ${moment.count} of ${moment.lane}`
-    case 'writing':
-      return `after ${moment.afterMs} ms of writing`
+    case 'disk-write':
+      return `at write ${moment.count} of the disk of ${moment.lane}`
   }
 }

@@ -75,7 +75,8 @@ async function cutReal({ options, disks, ...setting }: Setting): Promise<Lane[]>
   const lanes = options.only.map(
     kind => new Lane(kind, kind, null, disks.get(kind)!, new SeededRandom(random.below(SEED_MAX)))
   )
-  const campaign = new Campaign({ ...setting, lanes, log })
+  const pauses = new SeededRandom(random.below(SEED_MAX))
+  const campaign = new Campaign({ ...setting, lanes, random: pauses, log })
   for (let number = 0; number < options.cuts && campaign.living.length > 0; number++) {
     const plan = drawCut(random, number, options.only)
     await campaign.boot(`cut ${number + 1} of ${options.cuts}`, plan)
@@ -97,7 +98,8 @@ async function cutPlanted({ options, disks, ...setting }: Setting): Promise<Lane
         new SeededRandom(random.below(SEED_MAX))
       )
   )
-  const campaign = new Campaign({ ...setting, lanes, log })
+  const pauses = new SeededRandom(random.below(SEED_MAX))
+  const campaign = new Campaign({ ...setting, lanes, random: pauses, log })
   for (let number = 0; number < CONTROL_CUTS_MAX && campaign.living.length > 0; number++) {
     const plan = drawControlCut(random, number, campaign.living)
     await campaign.boot(`planted errors, cut ${number + 1}`, plan)
@@ -137,19 +139,19 @@ function report(
       { title: '', value: textOf },
       { title: 'CUTS', value: ({ cuts }) => String(cuts), align: 'right' },
       { title: 'OPENED', value: ({ opened }) => String(opened), align: 'right' },
-      { title: 'ACKNOWLEDGED', value: ({ acknowledged }) => String(acknowledged), align: 'right' },
+      { title: 'ITEMS', value: ({ acknowledged }) => String(acknowledged), align: 'right' },
       { title: 'IN FLIGHT', value: ({ inFlight }) => String(inFlight), align: 'right' },
       { title: 'THERE', value: ({ inFlightKept }) => String(inFlightKept), align: 'right' },
-      { title: 'UN-FLUSHED', value: ({ volatileSectors }) => String(volatileSectors), align: 'right' },
+      { title: 'CACHED', value: ({ volatileSectors }) => String(volatileSectors), align: 'right' },
       { title: 'LOST', value: ({ lostSectors }) => String(lostSectors), align: 'right' },
     ])
   out.line()
   out.table(planted, [
     { title: 'PLANTED ERROR', value: lane => lane.planted!.name },
     { title: '', value: lane => (caught(lane) ? `found: ${lane.fault!.kind}` : 'NOT FOUND') },
-    { title: 'CUTS', value: ({ cuts }) => String(cuts), align: 'right' },
-    { title: 'ACKNOWLEDGED', value: ({ acknowledged }) => String(acknowledged), align: 'right' },
-    { title: 'LOST SECTORS', value: ({ lostSectors }) => String(lostSectors), align: 'right' },
+    { title: 'CUTS', value: ({ cuts, fault }) => String(fault?.cuts ?? cuts), align: 'right' },
+    { title: 'ITEMS', value: ({ acknowledged }) => String(acknowledged), align: 'right' },
+    { title: 'LOST', value: ({ lostSectors }) => String(lostSectors), align: 'right' },
   ])
   out.line()
   for (const { planted: error, fault } of planted) {

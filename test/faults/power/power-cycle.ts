@@ -1,6 +1,7 @@
 /** One boot of a machine, from power on to power off: its lanes are opened, looked at, written to, and cut. */
 import { formatDuration } from '../../../cli/format.ts'
 import { reasonOf } from '../../../core/errors.ts'
+import { type Random } from '../../../core/ports/random.ts'
 import { modulePath } from './guest-image.ts'
 import { type Notice } from './guest-link.ts'
 import { type Lane } from './lane.ts'
@@ -10,7 +11,12 @@ import { type MachineOptions, VirtualMachine } from './virtual-machine.ts'
 /** Far beyond what a boot and all openings take, also on a machine that is busy. */
 const OPENING_MS_MAX = 300_000
 /** A lane that is slow to acknowledge so many is cut nevertheless. */
-const WRITING_MS_MAX = 60_000
+const WRITING_MS_MAX = 40_000
+/**
+ * Before the next item is sent, at most. Without a pause those lanes whose writes are calls that block (SQLite) would leave
+ * the others little of the guest's time.
+ */
+const PAUSE_MS_MAX = 40
 
 export interface PowerCycleOptions extends Pick<MachineOptions, 'system' | 'image' | 'directory'> {
   readonly lanes: readonly Lane[]
@@ -18,6 +24,7 @@ export interface PowerCycleOptions extends Pick<MachineOptions, 'system' | 'imag
   readonly plan: CutPlan | null
   /** How long opening all lanes is expected to take. */
   readonly openingMs: number
+  readonly random: Random
 }
 
 export class PowerCycle {
@@ -31,6 +38,7 @@ export class PowerCycle {
   #startedAt = 0
   #openedAt = 0
   #acknowledged = 0
+  #writes = 0
 
   private constructor(options: PowerCycleOptions) {
     this.#options = options
@@ -51,7 +59,7 @@ export class PowerCycle {
       directory,
       lanes: lanes.map(lane => ({
         name: lane.name,
-        disk: lane.boot(),
+        disk: lane.boot(() => this.#written(lane.name)),
         module: modulePath(lane.kind, lane.planted),
         barrier: lane.planted === null || lane.planted.patch !== null,
       })),
@@ -81,8 +89,7 @@ export class PowerCycle {
         this.#started()
         break
       case 'open':
-        for (const order of this.#lane(notice.lane).found(notice.standing)) this.#machine!.order(order)
-        this.#lookedAt()
+        this.#found(this.#lane(notice.lane), notice.standing)
         break
       case 'done':
         this.#done(notice.lane, notice.chain, notice.item)
@@ -99,19 +106,32 @@ export class PowerCycle {
     if (plan?.moment.kind === 'opening') this.#after(plan.moment.part * openingMs, () => this.#cut())
   }
 
+  #found(lane: Lane, standing: Readonly<Record<string, string>>): void {
+    for (const chain of lane.found(standing)) this.#machine!.order(lane.next(chain))
+    this.#lookedAt()
+  }
+
   #lookedAt(): void {
     const { lanes, plan } = this.#options
     if (this.#openedAt !== 0 || lanes.some(lane => lane.fault === null && !lane.isOpen)) return
     this.#openedAt = performance.now()
-    const awaited = plan?.moment.kind === 'acknowledgement' ? plan.moment.lane : null
+    const awaited = plan === null || plan.moment.kind === 'opening' ? null : plan.moment.lane
     const inVain = lanes.every(({ name, fault }) => fault !== null || (awaited !== null && name !== awaited))
     if (plan === null || inVain) this.#cut()
-    else this.#after(plan.moment.kind === 'writing' ? plan.moment.afterMs : WRITING_MS_MAX, () => this.#cut())
+    else this.#after(WRITING_MS_MAX, () => this.#cut())
+  }
+
+  #written(name: string): void {
+    const moment = this.#options.plan?.moment
+    if (moment?.kind !== 'disk-write' || moment.lane !== name || this.#openedAt === 0) return
+    this.#writes += 1
+    if (this.#writes >= moment.count) this.#cut()
   }
 
   #done(name: string, chain: string, item: number): void {
     const moment = this.#options.plan?.moment
-    const order = this.#lane(name).done(chain, item)
+    const lane = this.#lane(name)
+    const next = lane.done(chain, item)
     const isOne = (one: readonly string[] | null): boolean => one === null || one.includes(chain)
     if (moment?.kind === 'acknowledgement' && moment.lane === name && isOne(moment.chains)) {
       this.#acknowledged += 1
@@ -120,7 +140,7 @@ export class PowerCycle {
         return
       }
     }
-    this.#machine!.order(order)
+    this.#after(this.#options.random.fraction() * PAUSE_MS_MAX, () => this.#machine!.order(lane.next(next)))
   }
 
   #failed(name: string, at: 'opening' | 'writing', reason: string): void {
@@ -128,7 +148,7 @@ export class PowerCycle {
     // Programs speak so of what they find torn or half gone.
     if (at === 'opening') this.#lane(name).fail('damaged', `it does not open: ${reason}`)
     else this.#lane(name).fail('failed', reason)
-    if (moment?.kind === 'acknowledgement' && moment.lane === name) this.#cut()
+    if (moment !== undefined && moment.kind !== 'opening' && moment.lane === name) this.#cut()
     else this.#lookedAt()
   }
 

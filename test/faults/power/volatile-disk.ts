@@ -43,18 +43,18 @@ export class VolatileDisk implements BlockDevice {
   /** Since the last flush, in order. */
   #volatile: { readonly offset: number; readonly data: Uint8Array }[] = []
   #powered = true
+  readonly #written: () => void
 
-  /** @param size in bytes, a multiple of the block size */
-  constructor(size: number, blocks: Blocks = new Map()) {
+  /**
+   * @param size in bytes, a multiple of the block size
+   * @param written told of every write that is in the cache now; it may cut the power
+   */
+  constructor(size: number, blocks: Blocks = new Map(), written: () => void = () => undefined) {
+    this.#written = written
     assert.equal(size % BLOCK_BYTES, 0)
     this.size = byteLength(size)
     this.#durable = new Map(blocks)
     this.#current = new Map(blocks)
-  }
-
-  /** Un-flushed writes. */
-  get volatileWrites(): number {
-    return this.#volatile.length
   }
 
   async read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {
@@ -73,6 +73,8 @@ export class VolatileDisk implements BlockDevice {
     const kept = Uint8Array.from(data)
     this.#volatile.push({ offset, data: kept })
     put(this.#current, offset, kept)
+    this.#written()
+    this.#check(0, 0)
     // Durable together with all before it: more than was asked for, and no guest of ours asks.
     if (durable) this.#flush()
   }

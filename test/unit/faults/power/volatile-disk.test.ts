@@ -91,6 +91,19 @@ describe('a disk with a volatile cache', () => {
     }
   })
 
+  it('tells of each write when it is in the cache, and does not answer one at which its power was cut', async () => {
+    let writes = 0
+    let found: number[] = []
+    const disk: VolatileDisk = new VolatileDisk(SIZE, new Map(), () => {
+      writes += 1
+      if (writes === 2) found = [disk.cutPower('nothing', new SeededRandom(1)).lostSectors]
+    })
+    await write(disk, 0, bytes(SECTOR, 1))
+    await disk.flush()
+    await assert.rejects(write(disk, 0, bytes(SECTOR, 2)), /no power/)
+    assert.deepEqual(found, [1])
+  })
+
   it('answers nothing after its power was cut', async () => {
     const disk = new VolatileDisk(SIZE)
     disk.cutPower('nothing', new SeededRandom(1))
