@@ -28,7 +28,7 @@ import { type Blocks } from './volatile-disk.ts'
 
 const SEED_MAX = 1_000_000_000
 /** A planted error must be found within so many cuts. */
-const CONTROL_CUTS_MAX = 10
+const CONTROL_CUTS_MAX = 20
 
 interface Options {
   readonly cuts: number
