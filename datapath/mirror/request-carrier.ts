@@ -39,6 +39,12 @@ export class RequestCarrier {
     return this.#guestRequests > 0
   }
 
+  /** Nobody else can have the volume at this moment. */
+  get promisesHold(): boolean {
+    const { state, options } = this.#context
+    return state.promisesHold(options.clock.now())
+  }
+
   /** Reads; waits while it cannot go on. @returns the bytes, as a BlockDevice does: in the buffer or in another one */
   async read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {
     if (into.length === 0) return into

@@ -42,6 +42,11 @@ export interface OpenedExport {
    */
   readonly revoked?: Promise<string>
   /**
+   * Whether what the device has answered may be told now. Asked when it was held up between the two, as it is when the
+   * process is stopped; while it may not be told it waits.
+   */
+  readonly mayAnswer?: () => boolean
+  /**
    * Called once, when the connection is over and every call that it made to the device has ended. The device is the
    * resolver's: it is closed here or stays open for the next connection.
    */

@@ -29,9 +29,17 @@ export class ReplySender {
   readonly #writer: BatchedWriter
   readonly #structured: boolean
 
-  /** @param written called with the costs and the number of replies that the kernel has taken */
-  constructor(socket: Socket, structured: boolean, written: (cost: number, replies: number) => void) {
-    this.#writer = new BatchedWriter(socket, written)
+  /**
+   * @param written called with the costs and the number of replies that the kernel has taken
+   * @param mayAnswer asked again of replies that were held up on their way; see `OpenedExport`
+   */
+  constructor(
+    socket: Socket,
+    structured: boolean,
+    written: (cost: number, replies: number) => void,
+    mayAnswer?: () => boolean
+  ) {
+    this.#writer = new BatchedWriter(socket, written, mayAnswer)
     this.#structured = structured
   }
 

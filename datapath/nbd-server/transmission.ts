@@ -78,7 +78,12 @@ export class Transmission implements RequestSink {
     this.#policy = new DurabilityPolicy(opened.durability)
     this.#reader = new RequestReader(queue, this)
     this.#rules = { device: opened.device, readOnly: opened.readOnly, structured, allocation }
-    this.#replies = new ReplySender(socket, structured, (cost, replies) => this.#released(cost, replies))
+    this.#replies = new ReplySender(
+      socket,
+      structured,
+      (cost, replies) => this.#released(cost, replies),
+      opened.mayAnswer
+    )
   }
 
   /** Begins to read. */

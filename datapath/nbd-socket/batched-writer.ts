@@ -2,6 +2,10 @@ import { type Socket } from 'node:net'
 
 /** Room for the headers of one batch; more headers simply take a further one. 1,024 simple replies. */
 const SLAB_BYTES = 16 * 1024
+/** A batch leaves in the turn in which it began. One that is older was held up with its process, in milliseconds. */
+const HELD_UP_MS = 10
+/** How often one that may not leave yet is looked at again, in milliseconds. */
+const LOOK_MS = 50
 
 /**
  * Collects the messages of one turn of the event loop and hands them to the kernel in one `writev`: with 32 requests
@@ -10,10 +14,14 @@ const SLAB_BYTES = 16 * 1024
  *
  * Each message has a cost, by which its sender limits what is under way. Costs come back when the kernel has
  * taken the batch: a reader that does not read keeps them, and so stops the sender instead of filling the memory.
+ *
+ * Between the decision to answer and the end of the turn the process may be stopped for minutes, and what was right then
+ * may be nobody's to say any more. So a batch that was held up asks once more, and waits for as long as the answer is no.
  */
 export class BatchedWriter {
   readonly #socket: Socket
   readonly #written: (cost: number, messages: number) => void
+  readonly #mayLeave: () => boolean
   #slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
   /** Bytes of the slab that are in use; those from `#run` on are not yet among the parts. */
   #used = 0
@@ -22,12 +30,22 @@ export class BatchedWriter {
   #cost = 0
   #messages = 0
   #scheduled = false
+  /** When the first message of the batch came, in milliseconds of a clock that runs on while the process is stopped. */
+  #begunAt = 0
 
-  /** @param written called with the sum of costs and the number of messages of each batch the kernel has taken, or
-   * that was lost with the connection */
-  constructor(socket: Socket, written: (cost: number, messages: number) => void) {
+  /**
+   * @param written called with the sum of costs and the number of messages of each batch the kernel has taken, or
+   * that was lost with the connection
+   * @param mayLeave asked of a batch that was held up, until it may, or the connection is over
+   */
+  constructor(
+    socket: Socket,
+    written: (cost: number, messages: number) => void,
+    mayLeave: () => boolean = () => true
+  ) {
     this.#socket = socket
     this.#written = written
+    this.#mayLeave = mayLeave
   }
 
   /** Where `reserve` has made room. */
@@ -64,6 +82,7 @@ export class BatchedWriter {
     this.#messages++
     if (this.#scheduled) return
     this.#scheduled = true
+    this.#begunAt = performance.now()
     // After the poll phase: every reply of this turn is then in the batch.
     setImmediate(this.flush)
   }
@@ -71,6 +90,11 @@ export class BatchedWriter {
   /** Hands over what was collected, without waiting for the end of the turn. */
   readonly flush = (): void => {
     if (!this.#scheduled) return
+    const isOver = this.#socket.destroyed || this.#socket.writableEnded
+    if (!isOver && performance.now() - this.#begunAt > HELD_UP_MS && !this.#mayLeave()) {
+      setTimeout(this.flush, LOOK_MS)
+      return
+    }
     this.#closeRun()
     const parts = this.#parts
     const cost = this.#cost
@@ -81,7 +105,7 @@ export class BatchedWriter {
     this.#scheduled = false
     const done = (): void => this.#written(cost, messages)
     const last = parts.length - 1
-    if (this.#socket.destroyed || this.#socket.writableEnded) {
+    if (isOver) {
       done()
       return
     }

@@ -19,6 +19,8 @@ export class GuestDevice implements BlockDevice {
   readonly capabilities = FULL_CAPABILITIES
   #size: ByteLength
   #current: BlockDevice | null = null
+  /** The one that served last. */
+  #last: VolumeMirror | null = null
   readonly #changed = new Signal()
 
   /** @param size in bytes */
@@ -34,8 +36,18 @@ export class GuestDevice implements BlockDevice {
   /** From here requests go to this mirror; with null they wait. */
   serve(mirror: VolumeMirror | null): void {
     if (mirror !== null) this.#size = mirror.size
+    this.#last = mirror ?? this.#last
     this.#current = mirror === null ? null : new MirrorDevice(mirror, this.#size)
     this.#changed.notify()
+  }
+
+  /**
+   * Whether what was answered before may be told now: nobody else has the volume, or got it when this host gave it up in
+   * order. What is not told waits like what is not answered.
+   */
+  mayAnswer(): boolean {
+    const { phase = 'closed', requests } = this.#last ?? {}
+    return phase === 'closed' || (phase !== 'replaced' && requests?.promisesHold === true)
   }
 
   async read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {

@@ -14,6 +14,7 @@ import { PassThroughDevice } from '../filters/pass-through.ts'
 import { Mutex } from '../mirror/signal.ts'
 import { type ExportResolver, type OpenedExport } from '../nbd-server/export.ts'
 import { type NbdListener, type NbdServer } from '../nbd-server/nbd-server.ts'
+import { type GuestDevice } from './guest-device.ts'
 
 /** The socket of one attached volume, and who is connected to it. */
 interface GuestSocket {
@@ -51,7 +52,7 @@ export class GuestSockets {
    * @returns path of the socket
    * @throws XosanError INVALID_ARGUMENT when the path is too long for a socket
    */
-  async open(volume: VolumeKey, device: BlockDevice): Promise<string> {
+  async open(volume: VolumeKey, device: GuestDevice): Promise<string> {
     const path = join(this.#directory, volume)
     await this.#turn.run(async () => {
       if (this.#sockets.has(volume)) return
@@ -91,7 +92,7 @@ export class GuestSockets {
 
 function resolverFor(
   volume: VolumeKey,
-  device: BlockDevice,
+  device: GuestDevice,
   connections: Set<GuestConnection>
 ): ExportResolver {
   return {
@@ -103,6 +104,7 @@ function resolverFor(
         readOnly: false,
         durability: 'until-client-asks',
         revoked: connection.revoked,
+        mayAnswer: () => device.mayAnswer(),
         closed: () => {
           connections.delete(connection)
         },

@@ -1,0 +1,55 @@
+/**
+ * A primary has decided what to answer its guest, and is stopped before the answer is on its way. When it goes on another
+ * host may have the volume: then the guest is told nothing any more.
+ */
+import assert from 'node:assert/strict'
+import { GuestDevice } from '../../datapath/process/guest-device.ts'
+import { play, writeBlock } from '../support/scenario-rig.ts'
+
+const REGIONS = 4
+
+describe('scenario: answers are held up on their way to the guest', () => {
+  it('they are told while the primary is the primary, and not when it was stopped for longer than its promises', async () =>
+    play(1, REGIONS, async rig => {
+      const [h1, h2, h3, h4] = rig.hosts
+      await rig.create(h2, h3)
+      const device = await rig.activate(h1)
+      assert.ok(device instanceof GuestDevice)
+      await writeBlock(device, 0, 1)
+      await rig.world.pause(1_000)
+      assert.equal(device.mayAnswer(), true)
+      h1.pause()
+      await rig.world.pause(5_000)
+      assert.equal(device.mayAnswer(), false)
+      const elsewhere = await rig.activate(h4, 20_000)
+      await writeBlock(elsewhere, 0, 2)
+      assert.equal(device.mayAnswer(), false)
+      h1.resume()
+      await rig.until('h1 knows that it was replaced', () => rig.mirror(h1)?.phase === 'replaced')
+      assert.equal(device.mayAnswer(), false)
+    }))
+
+  it('they are told when it was stopped and nobody has taken the volume meanwhile', async () =>
+    play(2, REGIONS, async rig => {
+      const [h1, h2, h3] = rig.hosts
+      await rig.create(h2, h3)
+      const device = await rig.activate(h1)
+      assert.ok(device instanceof GuestDevice)
+      h1.pause()
+      await rig.world.pause(5_000)
+      assert.equal(device.mayAnswer(), false)
+      h1.resume()
+      await rig.until('the promises are renewed', () => device.mayAnswer())
+    }))
+
+  it('they are told when the volume was closed in order', async () =>
+    play(3, REGIONS, async rig => {
+      const [h1, h2, h3] = rig.hosts
+      await rig.create(h2, h3)
+      const device = await rig.activate(h1)
+      assert.ok(device instanceof GuestDevice)
+      await writeBlock(device, 0, 1)
+      await rig.deactivate(h1)
+      assert.equal(device.mayAnswer(), true)
+    }))
+})
