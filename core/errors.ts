@@ -50,6 +50,11 @@ export const ERRORS = {
     next: 'This flush fails, once. Treat it as a disk that lost power: check the file system in the guest.',
     retriable: false,
   },
+  UNREADABLE: {
+    sentence: 'Bytes {offset} to {end} cannot be read from the disk of the last replica that has them.',
+    next: 'The client gets an error for this read; a write to the same place mends it. Restore what was there.',
+    retriable: true,
+  },
   // -- replicas -------------------------------------------------------------------------------------------------
   REPLICA_GONE: {
     sentence: 'The replica {replica} of volume {volume} is not here: {reason}.',
@@ -83,12 +88,12 @@ export const ERRORS = {
   },
   DISK_FAILED: {
     sentence: 'The disk below {path} failed: {reason}.',
-    next: 'The replica on this host is out; others serve. Replace the disk.',
+    next: 'The replica on this host is out; others serve, and it comes back when its disk is well. Replace the disk.',
     retriable: false,
   },
   NO_SPACE: {
     sentence: 'There is not enough space: {needed} bytes are needed, {free} are free.',
-    next: 'Free space or add a host.',
+    next: 'A replica that has space goes on without this one. If none has, writes of new blocks wait; free space or add a host.',
     retriable: true,
   },
   // -- coordinator ----------------------------------------------------------------------------------------------

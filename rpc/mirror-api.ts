@@ -172,7 +172,7 @@ export const mirrorApi = {
     result: nothing,
   },
   'mirror.create': {
-    params: z.strictObject({ address: z.strictObject(newReplica), blank: z.boolean() }),
+    params: z.strictObject({ address: z.strictObject(newReplica), blank: z.boolean(), lost: replicaId }),
     result: z.strictObject({ store: storeId, replica: replicaId }),
   },
 } as const

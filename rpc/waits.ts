@@ -8,6 +8,7 @@ const place = { host: hostId, replica: replicaId }
 /** What a volume waits for, as `core/mirror/waits.ts` explains it. */
 const wait = z.discriminatedUnion('for', [
   z.object({ for: z.literal('replica'), ...place, reason: z.string(), othersLost: z.boolean() }),
+  z.object({ for: z.literal('disk'), ...place, isFull: z.boolean(), reason: z.string() }),
   z.object({ for: z.literal('promise'), ...place }),
   z.object({
     for: z.literal('end-of-promise'),

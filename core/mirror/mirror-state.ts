@@ -12,6 +12,7 @@
 import { type ByteLength, type ByteOffset, type Millis, type RegionIndex, type ReplicaId } from '../units.ts'
 import { endRegion, firstRegion } from '../units.ts'
 import { ACKNOWLEDGEMENT, type Standing } from './acknowledgement.ts'
+import { type Refusal, Refusals } from './refusals.ts'
 import { type RegionSet } from './region-set.ts'
 import { type Access, RequestOrder } from './request-order.ts'
 
@@ -54,6 +55,8 @@ export type Effect =
   | { readonly do: 'acknowledge'; readonly request: MirrorRequest }
   /** Tell the client that writes it had not flushed are lost: once, for a flush. */
   | { readonly do: 'fail-flush'; readonly request: MirrorRequest }
+  /** Tell the client that no replica can read what it asked for. */
+  | { readonly do: 'fail-read'; readonly request: MirrorRequest }
   /** No replica needs the request's data any more. */
   | { readonly do: 'finished'; readonly request: MirrorRequest }
   /** A read waits until this region is the same and durable on every in-sync replica. */
@@ -88,6 +91,9 @@ export class MirrorState {
   /** Requests that may run as far as the order goes but must wait for something else. */
   #held: MirrorRequest[] = []
   #effects: Effect[] = []
+  /** Changes stay with the replica that refused them; reads are put aside, and ordered anew when they are tried again. */
+  readonly #refusals = new Refusals<MirrorRequest>()
+  readonly #aside = new Set<MirrorRequest>()
   #serving = false
   #lastNumber = 0
   #unreconciled: RegionSet | null = null
@@ -119,6 +125,16 @@ export class MirrorState {
   /** How many changes everybody has answered who counts, and only a promise keeps from being acknowledged. */
   get withheldCount(): number {
     return this.#answered.size
+  }
+
+  /** How many requests some replica has refused and is asked for again. */
+  get refusedCount(): number {
+    return this.#refusals.count
+  }
+
+  /** What a replica has refused, or all of them have. */
+  refusals(replica?: ReplicaId): Refusal<MirrorRequest>[] {
+    return replica === undefined ? this.#refusals.all() : this.#refusals.of(replica)
   }
 
   get serving(): boolean {
@@ -191,6 +207,8 @@ export class MirrorState {
     link.connected = false
     for (const request of [...this.#running.values()]) {
       if (!request.pending.has(replica)) continue
+      // With the next session it is asked anew.
+      this.#refusals.delete(request, replica)
       if (request.access === 'read') {
         request.pending.delete(replica)
         this.#hold(request)
@@ -299,6 +317,8 @@ export class MirrorState {
   /** A replica has done its part of a change, a flush or a read. */
   answered(request: MirrorRequest, replica: ReplicaId, now: Millis): void {
     if (!request.pending.delete(replica)) return
+    if (request.access === 'read') this.#refusals.forget(request)
+    else this.#refusals.delete(request, replica)
     if (request.access === 'change') {
       this.#settle(request)
     } else if (this.promisesHold(now) && this.#serving) {
@@ -308,6 +328,37 @@ export class MirrorState {
       // The bytes may be old: another host may have taken the volume while this one was not looking.
       this.#hold(request)
     }
+  }
+
+  /** A replica cannot do its part of a read or a change, because its disk is full or fails. */
+  refused(request: MirrorRequest, replica: ReplicaId, now: Millis): void {
+    if (!request.pending.has(replica)) return
+    this.#refusals.add(request, replica, now)
+    if (request.access !== 'read') return
+    // A write to the same place, which may mend what cannot be read, need not wait for it.
+    request.pending.delete(replica)
+    this.#running.delete(request.number)
+    this.#aside.add(request)
+    for (const next of this.#order.finish(request)) this.#start(next)
+  }
+
+  /** Asks again for what was refused. */
+  retryRefused(): void {
+    for (const request of [...this.#aside]) {
+      this.#aside.delete(request)
+      if (this.#order.submit(request)) this.#start(request)
+    }
+    for (const { request, replica } of this.#refusals.all()) {
+      const isSent = request.access === 'change' && this.#link(replica).connected
+      if (isSent && request.pending.has(replica)) this.#effects.push({ do: 'send', request, replica })
+    }
+  }
+
+  /** Ends a read that nobody can do: the client is told so. */
+  failRead(request: MirrorRequest): void {
+    if (!this.#aside.delete(request)) return
+    this.#refusals.forget(request)
+    this.#effects.push({ do: 'fail-read', request })
   }
 
   /** Ends a lock that was granted. */
@@ -411,12 +462,14 @@ export class MirrorState {
     if (!this.#running.delete(request.number)) return
     this.#effects.push({ do: 'finished', request })
     if (request.shape.kind === 'flush') return
+    this.#refusals.forget(request)
     for (const next of this.#order.finish(request)) this.#start(next)
   }
 
   /** Changes go on without a replica, and reads that it was asked for go to another. */
   #waitNoMoreFor(replica: ReplicaId): void {
     for (const request of [...this.#running.values()]) {
+      this.#refusals.delete(request, replica)
       if (request.pending.delete(replica) && request.access === 'read') this.#hold(request)
     }
   }

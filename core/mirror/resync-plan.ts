@@ -64,6 +64,11 @@ export class ResyncPlan {
     return (this.#needs.get(target)?.needed.count ?? 0) > 0
   }
 
+  /** Whether a target is known to lack a region. */
+  lacks(target: ReplicaId, region: RegionIndex): boolean {
+    return this.#needs.get(target)?.needed.has(region) === true
+  }
+
   /** Regions done and in total for a target; null for one that is not in the plan. */
   progress(target: ReplicaId): { readonly done: number; readonly total: number } | null {
     const entry = this.#needs.get(target)

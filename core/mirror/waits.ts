@@ -18,6 +18,15 @@ export type Wait =
       /** The replicas that answer have lost writes, which this one may hold. */
       readonly othersLost: boolean
     }
+  /** A disk is full and no other replica that counts has space, or it fails where no other one can help. */
+  | {
+      readonly for: 'disk'
+      readonly host: HostId
+      readonly replica: ReplicaId
+      readonly isFull: boolean
+      /** What its host said. */
+      readonly reason: string
+    }
   /** A replica is connected, but its promise to this primary is over. */
   | { readonly for: 'promise'; readonly host: HostId; readonly replica: ReplicaId }
   /** A replica owes a promise to the primary of before, which ends when nothing more is heard of it. */
@@ -44,6 +53,8 @@ export interface ReliedReplica {
   /** It has lost writes that this primary had acknowledged by it. */
   readonly hasLost: boolean
   readonly promiseHolds: boolean
+  /** What its disk refuses, while requests wait for that; null when none do. */
+  readonly refusal: { readonly isFull: boolean; readonly reason: string } | null
 }
 
 /** How a primary stands to the coordinator. */
@@ -66,8 +77,11 @@ export function waitsOfPrimary(
   // One that has lost writes is back, or will not help: with another one in contact it is taken out.
   const whole = relied.filter(({ hasLost }) => !hasLost)
   const othersLost = whole.length < relied.length
-  for (const { record: replica, trouble, promiseHolds } of othersLost && whole.length > 0 ? whole : relied) {
-    if (trouble !== null) waits.push(replicaWait(replica, trouble, othersLost))
+  for (const one of othersLost && whole.length > 0 ? whole : relied) {
+    const { record: replica, trouble, promiseHolds, refusal } = one
+    if (refusal !== null) {
+      waits.push({ for: 'disk', host: replica.host, replica: replica.replica, ...refusal })
+    } else if (trouble !== null) waits.push(replicaWait(replica, trouble, othersLost))
     else if (!promiseHolds) waits.push({ for: 'promise', host: replica.host, replica: replica.replica })
   }
   if (record.unsettled || record.trouble !== null) {

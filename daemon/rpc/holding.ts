@@ -12,6 +12,10 @@ export function sentenceOf(wait: Wait, nameOf: (host: HostId) => string): string
       return wait.othersLost
         ? `The other replicas have lost writes, and the one on host ${nameOf(wait.host)}, which may hold them, is away (${wait.reason}). Start that host, or make it reachable.`
         : `The replica on host ${nameOf(wait.host)} is needed and away (${wait.reason}). It goes on when that host is back; start it, or make it reachable.`
+    case 'disk':
+      return wait.isFull
+        ? `The disk of host ${nameOf(wait.host)} is full, and no other replica in-sync has space (${wait.reason}) What fits goes on; the rest does when space is freed: delete volumes that are not needed, or add a disk.`
+        : `The disk of host ${nameOf(wait.host)} fails, and no other replica in-sync can help (${wait.reason}) Everything else goes on. Bring a host with another replica back, or restore what was there.`
     case 'promise':
       return `Heartbeats to host ${nameOf(wait.host)} are not answered, so its replica cannot be relied upon. It goes on when they are; if this lasts, look at the network between the two hosts.`
     case 'end-of-promise': {

@@ -99,7 +99,8 @@ export class Membership {
     const { random, identity, sr, volume } = options
     const { layers, size } = keeper.state
     const wanted = random.uuid() as ReplicaId
-    const { store, replica } = await link.peer.create({ sr, volume, replica: wanted, layers, size }, false)
+    const address = { sr, volume, replica: wanted, layers, size }
+    const { store, replica } = await link.peer.create(address, false, link.record.replica)
     await this.#turn.run(async () => {
       if (this.#owner.stopped || this.#context.mustAcknowledge(link)) return
       this.#context.logOf('replica replaced', link, reason)
@@ -127,6 +128,7 @@ export class Membership {
     const { plan, clearing, changed, state, unreconciled } = this.#context
     const { replica } = link.record
     const session = new Watched(link.session!, () => changed.notify())
+    this.#context.troubles.delete(replica)
     // New writes first, then the question what it missed before: so nothing falls between.
     link.rebuilding = true
     this.#context.syncStandings()
@@ -142,6 +144,7 @@ export class Membership {
     // Where in-sync replicas may still differ this one is like some of them at best, and not like those that another
     // source would make them.
     missed.union(unreconciled)
+    for (const region of link.unreadable) missed.add(region)
     clearing.inherited(missed)
     plan.add(replica, missed)
     this.#context.log('rebuilding', { replica, regions: missed.count })
@@ -179,6 +182,7 @@ export class Membership {
           throw new Error('the record did not change')
         }
         plan.drop(replica)
+        link.unreadable.clear()
         this.#context.logOf('replica is in-sync', link, '')
       } finally {
         link.promoted = false

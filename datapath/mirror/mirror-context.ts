@@ -87,6 +87,12 @@ export class MirrorContext {
     return [...this.links.values()].filter(link => this.mustAcknowledge(link))
   }
 
+  /** Ends the sessions of those that have given no sign of life for too long. */
+  checkSilence(): void {
+    const now = this.options.clock.now()
+    for (const link of this.relied()) link.checkSilence(now)
+  }
+
   /** Tells the state how each replica counts; to be called whenever the record or a promotion changes. */
   syncStandings(): void {
     this.state.setStandings(

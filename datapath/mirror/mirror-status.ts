@@ -16,7 +16,7 @@ export interface ReplicaStatus {
   /** Regions to bring over and those done; both 0 when no resync is under way. */
   readonly totalRegions: number
   readonly doneRegions: number
-  /** Why there is no session with it; null when there is one. */
+  /** Why there is no session with it, or why it cannot be brought up to date; null when all is well. */
   readonly trouble: string | null
 }
 
@@ -27,7 +27,8 @@ export function replicasOfMirror(context: MirrorContext): ReplicaStatus[] {
     const state = inSync ? 'in-sync' : progress === null ? 'stale' : 'rebuilding'
     const [totalRegions, doneRegions] = [progress?.total ?? 0, progress?.done ?? 0]
     const isConnected = context.links.get(replica)?.session != null
-    const trouble = isConnected ? null : (context.troubles.get(replica) ?? null)
+    // One that is being rebuilt may be connected, and the source not be able to read what it lacks.
+    const trouble = isConnected && inSync ? null : (context.troubles.get(replica) ?? null)
     return { host, replica, state, totalRegions, doneRegions, trouble }
   })
 }
@@ -35,6 +36,7 @@ export function replicasOfMirror(context: MirrorContext): ReplicaStatus[] {
 /** Whether requests of the guest cannot go on now, other than by taking their time. */
 export function isHolding(context: MirrorContext): boolean {
   const { state } = context
+  if (state.refusedCount > 0) return true
   if (state.heldCount > 0 || state.withheldCount > 0 || !state.serving) return true
   return context
     .relied()
@@ -91,6 +93,12 @@ export class Inquiries {
   }
 }
 
+function refusalOf({ links, state }: MirrorContext, replica: ReplicaId) {
+  const refusal = links.get(replica)?.refusal ?? null
+  if (refusal === null || state.refusals(replica).length === 0) return null
+  return { isFull: refusal.code === 'NO_SPACE', reason: refusal.message }
+}
+
 /** What the volume waits for; nothing while it serves. */
 export function waitsOf(context: MirrorContext, phase: MirrorPhase): Wait[] {
   const { inquiries, links, options, opened, state } = context
@@ -109,6 +117,7 @@ export function waitsOf(context: MirrorContext, phase: MirrorPhase): Wait[] {
     hasLost,
     trouble: session === null ? (context.troubles.get(record.replica) ?? 'it is not connected yet') : null,
     promiseHolds: state.promiseHolds(record.replica, now),
+    refusal: refusalOf(context, record.replica),
   }))
   // Without a replica to take out, what the coordinator did not do some time ago is of no interest any more.
   const asksCoordinator = phase === 'closing' || relied.some(replica => replica.trouble !== null)

@@ -23,6 +23,8 @@ import {
   type BootId,
   type Epoch,
   type Millis,
+  millis,
+  type RegionIndex,
   type Sequence,
   type SessionNumber,
   epoch as toEpoch,
@@ -63,6 +65,11 @@ export interface LinkOwner {
   changedWithin(ms: Millis): Promise<void>
 }
 
+/** A refusal after so long counts as the first one, in milliseconds. */
+const REFUSALS_FORGOTTEN_MS = 60_000
+/** The longest pause before a replica whose disk refused is asked again, as a multiple of the usual one. */
+const REJOIN_BACKOFF_MAX = 16
+
 /** A reason to take a replica out that no reconnecting mends. */
 class ReplicaLost extends Error {}
 /** The replica has accepted a higher epoch than ours. */
@@ -96,8 +103,15 @@ export class ReplicaLink {
   hasLost = false
   /** It is connected and receives what is written, while it is brought up to date. */
   rebuilding = false
-  /** It answered a request with an error of its disk. */
+  /** It is to be taken out because of its disk: it refused what another one has done. */
   refused = false
+  /** What its disk refused last. */
+  refusal: XosanError | null = null
+  /** Regions that it could not read. When it is brought up to date they are written anew, which mends most disks. */
+  readonly unreadable = new Set<RegionIndex>()
+  /** How often it was refused, of late, and when last. */
+  #refusals = 0
+  #refusedAt = 0 as Millis
   #stopped = false
 
   constructor(record: ReplicaRecord, peer: ReplicaPeer, owner: LinkOwner) {
@@ -277,8 +291,15 @@ export class ReplicaLink {
   reject(session: ReplicaSession, error: unknown): void {
     if (this.#session !== session) return
     // A disk that refuses one change will refuse it again: connecting anew mends nothing.
-    this.refused = hasCode(error, 'NO_SPACE') || hasCode(error, 'DISK_FAILED')
+    if (hasCode(error, 'NO_SPACE') || hasCode(error, 'DISK_FAILED')) this.#noteRefusal()
     session.abort(reasonOf(error))
+  }
+
+  #noteRefusal(): void {
+    const now = this.#owner.clock.now()
+    this.refused = true
+    this.#refusals = now - this.#refusedAt > REFUSALS_FORGOTTEN_MS ? 1 : this.#refusals + 1
+    this.#refusedAt = now
   }
 
   /** Lets the replica forget that it lost writes: it has them again, durably. */
@@ -369,6 +390,12 @@ export class ReplicaLink {
   async #rejoin(): Promise<void> {
     const owner = this.#owner
     try {
+      if (this.refused) {
+        // Each attempt copies until the disk refuses again. It is left alone for longer and longer.
+        const steps = Math.min(2 ** (this.#refusals - 1), REJOIN_BACKOFF_MAX)
+        await pause(owner.clock, millis(owner.timing.rejoinIntervalMs * steps))
+        if (this.#stopped || owner.mustAcknowledge(this)) return
+      }
       const address = owner.address(this.record)
       const answer = await this.#accept(address, owner.epoch(), false)
       if (answer.kind === 'gone') {
@@ -386,6 +413,7 @@ export class ReplicaLink {
         return
       }
     } catch (error) {
+      if (this.#session === null && hasCode(error, 'NO_SPACE')) this.#noteRefusal()
       this.#lost(reasonOf(error))
       if (!this.#stopped && error instanceof EpochTaken) await owner.raise()
     }
@@ -403,6 +431,7 @@ async function peerCall<Result>(call: () => Promise<Result>): Promise<Result> {
     if (hasCode(error, 'EPOCH_STALE')) throw new EpochTaken(error.message)
     if (hasCode(error, 'REPLICA_BUSY')) throw new Preparing(error.message)
     if (hasCode(error, 'REPLICA_GONE') || hasCode(error, 'DISK_FAILED')) throw new ReplicaLost(error.message)
+    if (hasCode(error, 'REPLICA_CORRUPT')) throw new ReplicaLost(error.message)
     throw error instanceof XosanError ? error : new Error(reasonOf(error))
   }
 }

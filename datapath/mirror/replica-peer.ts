@@ -49,10 +49,11 @@ export interface ReplicaPeer {
   /**
    * Makes a replica. Idempotent for one replica id.
    * @param blank false for one that takes the place of a lost one: all its intents are set, so that it is copied in full
+   * @param lost the replica that it takes the place of: its files are removed if it cannot be opened any more
    * @returns the id of the store that it is in, and of the replica: another one than asked for when one was left there
    * by an attempt that came to nothing
    */
-  create(address: Omit<ReplicaAddress, 'store'>, blank: boolean): Promise<CreatedReplica>
+  create(address: Omit<ReplicaAddress, 'store'>, blank: boolean, lost: ReplicaId): Promise<CreatedReplica>
   /** Opens a session. Resolves when every earlier session has ended and its I/O with it. */
   openSession(name: SessionName): Promise<ReplicaSession>
   /** What the heartbeats to this peer say. */

@@ -1,7 +1,7 @@
 /**
  * Carries the guest's requests: hands them to the state, does what it decides, and tells the client what came of it.
  */
-import { XosanError } from '../../core/errors.ts'
+import { hasCode, XosanError } from '../../core/errors.ts'
 import { type Effect, type MirrorRequest, type RequestShape } from '../../core/mirror/mirror-state.ts'
 import { type ByteLength, type ByteOffset, type RegionIndex, type ReplicaId } from '../../core/units.ts'
 import { type MirrorContext } from './mirror-context.ts'
@@ -29,6 +29,8 @@ export class RequestCarrier {
   #draining = false
   /** A read waits for a region to be reconciled. */
   onReconcile: (region: RegionIndex) => void = () => undefined
+  /** A replica has refused something, or another one has done what it refused. */
+  onRefusal: () => void = () => undefined
 
   constructor(context: MirrorContext) {
     this.#context = context
@@ -125,6 +127,10 @@ export class RequestCarrier {
             )
             this.#carried.delete(effect.request)
             break
+          case 'fail-read':
+            this.#answer(effect.request, unreadable(effect.request))
+            this.#carried.delete(effect.request)
+            break
           case 'finished':
             this.#carried.delete(effect.request)
             break
@@ -187,12 +193,30 @@ export class RequestCarrier {
         // An answer of a session that is over says nothing any more: the request was sent again.
         if (link.session !== session) return
         state.answered(request, link.record.replica, options.clock.now())
+        if (state.refusedCount > 0) this.onRefusal()
         this.drain()
         changed.notify()
       },
       (error: unknown) => {
-        if (session !== null) link.reject(session, error)
+        if (session === null || link.session !== session) return
+        if (!isRefusal(error) || request.shape.kind === 'flush' || !this.#context.mustAcknowledge(link)) {
+          link.reject(session, error)
+          return
+        }
+        // Of the request alone: a replica that has failed as a whole ends its session.
+        link.refusal = error
+        state.refused(request, link.record.replica, options.clock.now())
+        this.onRefusal()
+        this.drain()
+        changed.notify()
       }
     )
   }
 }
+
+/** A disk that is full, or that fails in this one place. */
+const isRefusal = (error: unknown): error is XosanError =>
+  hasCode(error, 'NO_SPACE') || hasCode(error, 'DISK_FAILED')
+
+const unreadable = ({ offset, length }: MirrorRequest): XosanError =>
+  new XosanError('UNREADABLE', { offset, end: offset + length })

@@ -24,6 +24,7 @@ import {
 } from '../../core/units.ts'
 import { type Extent } from '../block-device.ts'
 import { CopyEngine, type CopyHost } from '../resync/copy-engine.ts'
+import { DiskRefusals } from './disk-refusals.ts'
 import { IntentRound } from './intent-round.ts'
 import { Membership } from './membership.ts'
 import { MirrorContext, type MirrorOptions } from './mirror-context.ts'
@@ -43,6 +44,8 @@ export class VolumeMirror implements LinkOwner, CopyHost {
   readonly #context: MirrorContext
   readonly #reconciliation: Reconciliation
   readonly #membership: Membership
+  readonly #refusals: DiskRefusals
+  readonly sourceRefused: CopyHost['sourceRefused'] = (...refusal) => this.#refusals.ofSource(...refusal)
   #engine: CopyEngine | null = null
   #phase: MirrorPhase = 'closed'
   #session = 0
@@ -54,6 +57,7 @@ export class VolumeMirror implements LinkOwner, CopyHost {
   constructor(options: MirrorOptions) {
     this.#context = new MirrorContext(options)
     this.#reconciliation = new Reconciliation(this.#context)
+    this.#refusals = new DiskRefusals(this.#context, this.#reconciliation)
     const isStopped = (): boolean => this.#opening.over
     this.#membership = new Membership(this.#context, this.#reconciliation, {
       get stopped() {
@@ -171,7 +175,8 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     this.#context.syncStandings()
     for (const link of links.values()) this.#care(link)
     const round = new IntentRound(this.#context)
-    this.#every(options.timing.heartbeatIntervalMs, () => this.#watchForSilence())
+    this.#every(options.timing.heartbeatIntervalMs, () => this.#context.checkSilence())
+    this.#every(options.timing.rejoinIntervalMs, () => this.#refusals.retry())
     this.#every(options.timing.clearIntervalMs, () => void round.run())
 
     while (!opening.over && this.#closing === null && !this.#allReady()) await changed.next()
@@ -478,11 +483,6 @@ export class VolumeMirror implements LinkOwner, CopyHost {
       await pause(this.clock, this.timing.rejoinIntervalMs)
       if (this.#context.links.get(link.record.replica) === link) this.#care(link)
     })
-  }
-
-  #watchForSilence(): void {
-    const now = this.clock.now()
-    for (const link of this.#context.relied()) link.checkSilence(now)
   }
 
   #every(intervalMs: Millis, action: () => void): void {

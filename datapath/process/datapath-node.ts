@@ -233,9 +233,8 @@ export class DatapathNode {
 
   /** Makes the replica of a new volume, while it is wanted. @throws as `requireWanted` and `ReplicaHost.create` */
   async makeReplica(address: Omit<ReplicaAddress, 'store'>, store: StoreId): Promise<void> {
-    await this.replicas.create(address, true, store, async () =>
-      requireWanted(this.#options.coordinator, address)
-    )
+    const allow = async (): Promise<void> => requireWanted(this.#options.coordinator, address)
+    await this.replicas.create(address, true, { expected: store, allow })
   }
 
   /**

@@ -29,7 +29,7 @@ export function localPeer({ host, incarnation, clock, timing }: LocalPeerOptions
     digests: async (name, region) => host.digests(name, region),
     clear: async request => host.clear(request),
     finish: async request => host.finish(request),
-    create: async (address, blank) => host.create(address, blank),
+    create: async (address, blank, lost) => host.create(address, blank, { lost }),
     openSession: async name => new LocalSession(await host.openSession(name), clock, timing.requestTimeMs),
     onPulse: () => () => undefined,
   }

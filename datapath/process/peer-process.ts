@@ -51,7 +51,7 @@ export class PeerProcess implements ReplicaPeer {
     this.digests = async (name, region) => transport.digests(name, region)
     this.clear = async request => transport.clear(request)
     this.finish = async request => transport.finish(request)
-    this.create = async (address, blank) => transport.create(address, blank)
+    this.create = async (address, blank, lost) => transport.create(address, blank, lost)
     this.openSession = async name => transport.openSession(name)
   }
 

@@ -79,9 +79,9 @@ function handlersOf(replicas: ReplicaHost, isOurs: (volume: VolumeKey) => boolea
       await replicas.finish(request)
       return null
     },
-    'mirror.create': async ({ address, blank }) => {
+    'mirror.create': async ({ address, blank, lost }) => {
       check(address)
-      return replicas.create(address, blank)
+      return replicas.create(address, blank, { lost })
     },
   }
 }

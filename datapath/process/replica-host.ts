@@ -19,6 +19,7 @@ import { type Clock } from '../../core/ports/clock.ts'
 import { type Disk } from '../../core/ports/disk.ts'
 import { type ProcessIdentity } from '../../core/mirror/messages.ts'
 import {
+  type Epoch,
   type Incarnation,
   type Millis,
   type RegionIndex,
@@ -54,6 +55,20 @@ export interface ReplicaHostOptions {
   readonly isServing: (volume: VolumeKey) => boolean
 }
 
+/** What making a replica may be told beside what it is to be. */
+interface CreateOptions {
+  /** Id of the store that it must be in, where the caller knows it. */
+  readonly expected?: StoreId
+  /** Asked when nothing else is under way at the volume's files, before anything is made; what it throws is the answer. */
+  readonly allow?: () => Promise<void>
+  /** A replica that it takes the place of: what is left of that is removed if it cannot be opened any more. */
+  readonly lost?: ReplicaId
+}
+
+/** A disk that failed may be well again; what is damaged stays so. */
+const isToBeOpenedAnew = ({ replica: { failure } }: ReplicaService): boolean =>
+  failure !== undefined && failure.code !== 'REPLICA_CORRUPT'
+
 /** How long making a replica, which reserves space for its maps, may keep its caller waiting, in milliseconds. */
 const CREATE_MS = 30_000 as Millis
 
@@ -68,6 +83,8 @@ export class ReplicaHost {
   readonly #open = new Map<VolumeKey, ReplicaService>()
   readonly #admissions: Admissions
   #closed = false
+  /** Replicas whose disk failed and that were not opened again yet: when they may have lost writes. */
+  readonly #lostAt = new Map<VolumeKey, Epoch | null>()
   /** Opening, making and deleting of one volume's files come one after the other. */
   readonly #turns = new Map<VolumeKey, BoundedTurn>()
 
@@ -146,9 +163,6 @@ export class ReplicaHost {
    *
    * @param blank the volume is certain to be empty everywhere; else all intents are set, so that whoever brings the
    * replica up to date copies all of it
-   * @param expected id of the store that it must be in, where the caller knows it
-   * @param allow asked when nothing else is under way at the volume's files, before anything is made; what it throws is
-   * the answer
    * @returns the id of the store that it is in, and of the replica: another one than asked for when one was left here
    * by an attempt that came to nothing
    * @throws STORE_MISSING, REPLICA_PRESENT, NO_SPACE, DISK_FAILED, REPLICA_BUSY
@@ -156,8 +170,7 @@ export class ReplicaHost {
   async create(
     address: Omit<ReplicaAddress, 'store'>,
     blank: boolean,
-    expected?: StoreId,
-    allow?: () => Promise<void>
+    { expected, allow, lost }: CreateOptions = {}
   ): Promise<CreatedReplica> {
     const { sr, volume, replica, layers, size } = address
     const make = async (): Promise<CreatedReplica> => {
@@ -172,12 +185,43 @@ export class ReplicaHost {
         await LocalReplica.create(disk, { volume, replica, store, layers, size })
         return { store, replica }
       }
-      await LocalReplica.create(disk, { volume, replica, store, layers, size }).catch((error: unknown) => {
-        if (!hasCode(error, 'REPLICA_PRESENT')) throw error
+      const spec = { volume, replica, store, layers, size }
+      await LocalReplica.create(disk, spec).catch(async (error: unknown) => {
+        const isPresent = hasCode(error, 'REPLICA_PRESENT')
+        if (!isPresent && !hasCode(error, 'REPLICA_CORRUPT')) throw error
+        if (lost !== undefined && (await this.#discard(disk, volume, lost))) {
+          await LocalReplica.create(disk, spec)
+        } else if (!isPresent) throw error
       })
       return { store, replica: await this.#markForFullCopy(disk, volume, replica) }
     }
     return this.#turn(volume).run('a replica is being made', make, CREATE_MS)
+  }
+
+  /**
+   * Removes what is left of a replica that is lost. One that can be opened is left alone: whoever calls it lost may be
+   * wrong about that.
+   * @returns whether there is room for another one
+   */
+  async #discard(disk: Disk, volume: VolumeKey, lost: ReplicaId): Promise<boolean> {
+    const service = this.#open.get(volume)
+    // Damage that was found when it was used is not seen when it is opened.
+    const isDamaged = service?.replica.replica === lost && hasCode(service.replica.failure, 'REPLICA_CORRUPT')
+    this.#open.delete(volume)
+    await service?.close()
+    if (!isDamaged && (await this.#canBeOpened(disk, volume))) return false
+    await LocalReplica.discard(disk, volume, lost)
+    return true
+  }
+
+  async #canBeOpened(disk: Disk, volume: VolumeKey): Promise<boolean> {
+    try {
+      await (await LocalReplica.open(disk, volume, this.#options.identity.boot)).close()
+      return true
+    } catch (error) {
+      if (hasCode(error, 'REPLICA_GONE') || hasCode(error, 'REPLICA_CORRUPT')) return false
+      throw error
+    }
   }
 
   /**
@@ -265,7 +309,9 @@ export class ReplicaHost {
     } catch (error) {
       // It may be all right in a moment: whoever asks is to ask again.
       if (hasCode(error, 'REPLICA_BUSY')) throw error
-      if (hasCode(error, 'REPLICA_GONE')) return { kind: 'gone', identity, reason: reasonOf(error) }
+      // One that is damaged is as good as none: its host gets another one.
+      const isGone = hasCode(error, 'REPLICA_GONE') || hasCode(error, 'REPLICA_CORRUPT')
+      if (isGone) return { kind: 'gone', identity, reason: reasonOf(error) }
       // A store that is not mounted may come back as it was: it is not replaced, only not used.
       return { kind: 'failed', identity, reason: reasonOf(error) }
     }
@@ -277,21 +323,25 @@ export class ReplicaHost {
 
   async #openReplica(sr: SrId, volume: VolumeKey, patience: Patience = 'a call'): Promise<ReplicaService> {
     const open = this.#open.get(volume)
-    if (open !== undefined && open.replica.failure === undefined) return open
+    if (open !== undefined && !isToBeOpenedAnew(open)) return open
     const openFiles = async (): Promise<ReplicaService> => {
       if (this.#closed)
         throw new XosanError('STORE_MISSING', { sr, path: '', reason: 'this process is ending' })
       const opened = this.#open.get(volume)
       let { startedAt } = this.#context
       if (opened !== undefined) {
-        if (opened.replica.failure === undefined) return opened
+        if (!isToBeOpenedAnew(opened)) return opened
         this.#open.delete(volume)
+        this.#lostAt.set(volume, opened.replica.lostAt)
         await opened.close().catch(() => undefined)
         // What it has promised is forgotten with it, as when a process starts.
         startedAt = this.#options.clock.now()
       }
       const { disk } = await this.#options.store(sr)
-      const replica = await LocalReplica.open(disk, volume, this.#options.identity.boot)
+      // What the disk refused to note is known here as long as this process lives.
+      const lostAt = this.#lostAt.get(volume)
+      const replica = await LocalReplica.open(disk, volume, this.#options.identity.boot, lostAt)
+      this.#lostAt.delete(volume)
       const service = new ReplicaService(replica, { ...this.#context, startedAt })
       this.#open.set(volume, service)
       return service

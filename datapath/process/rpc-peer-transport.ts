@@ -19,7 +19,13 @@ import { RegionSet } from '../../core/mirror/region-set.ts'
 import { type MirrorTiming } from '../../core/mirror/timing.ts'
 import { datapathIndexOf } from '../../core/placement/datapath-index.ts'
 import { type Clock } from '../../core/ports/clock.ts'
-import { type HostId, REGION_BYTES, type RegionIndex, type VolumeKey } from '../../core/units.ts'
+import {
+  type HostId,
+  REGION_BYTES,
+  type RegionIndex,
+  type ReplicaId,
+  type VolumeKey,
+} from '../../core/units.ts'
 import { RpcClient } from '../../rpc/client.ts'
 import { mirrorApi, type MirrorMethod, type MirrorParams, type MirrorResult } from '../../rpc/mirror-api.ts'
 import { type PeerDialer } from '../../trust/trusted-transport.ts'
@@ -106,9 +112,13 @@ export class RpcPeerTransport implements PeerTransport {
     await this.#call('mirror.finish', request)
   }
 
-  async create(address: Omit<ReplicaAddress, 'store'>, blank: boolean): Promise<CreatedReplica> {
+  async create(
+    address: Omit<ReplicaAddress, 'store'>,
+    blank: boolean,
+    lost: ReplicaId
+  ): Promise<CreatedReplica> {
     const { sr, volume, replica, layers, size } = address
-    const params = { address: { sr, volume, replica, layers: [...layers], size }, blank }
+    const params = { address: { sr, volume, replica, layers: [...layers], size }, blank, lost }
     return this.#call('mirror.create', params, this.#calls, CREATE_MS)
   }
 

@@ -160,6 +160,28 @@ export class BlockMap {
     await this.#files.durable.sync()
   }
 
+  /**
+   * Writes what the durable map said of blocks when its page was loaded, which may be in the page cache only. The next
+   * `writeDurable` makes it durable.
+   */
+  async writeAnew(page: MapPage, firstBlock: number, endBlock: number): Promise<void> {
+    const { first, end } = widened(undefined, firstBlock, endBlock)
+    for (let sector = first; sector < end; sector += 1) {
+      // What differs from the live map is about to be written anyway, when its data is durable.
+      const { durableChanged } = page
+      if (durableChanged !== undefined && sector >= durableChanged.first && sector < durableChanged.end)
+        continue
+      if (
+        nextSetBit(page.landed, sector * SECTOR_BITS, (sector + 1) * SECTOR_BITS) >=
+        (sector + 1) * SECTOR_BITS
+      )
+        continue
+      const position = (durablePageAt(page.number) + (sector * PAGE_BYTES) / PAGE_SECTORS) as ByteOffset
+      const encoded = encodeSectors(this.#durableIdentity, page.landed, page.number, sector, sector + 1)
+      await this.#files.durable.write(encoded, position)
+    }
+  }
+
   async #writeLive(): Promise<void> {
     const writes = [...this.#liveChanged].map(page => {
       const { first, end } = page.liveChanged!

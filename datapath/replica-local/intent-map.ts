@@ -49,7 +49,9 @@ export class IntentMap {
   }
 
   /**
-   * Reads the intents of a layer.
+   * Reads the intents of a layer, and writes those that are set anew: what is read may be in the page cache only, written
+   * by a process that died before its sync, or by one whose sync failed, after which the kernel calls the pages clean. A bit
+   * that counts as durable and is not would let data be written that a power cut keeps without it.
    * @param file the layer's durable map
    * @param size number of regions of the volume
    * @throws REPLICA_CORRUPT when a sector is damaged; what the disk throws
@@ -74,7 +76,10 @@ export class IntentMap {
       const count = Math.min(PAGES_AT_ONCE, pages - first)
       await Promise.all(Array.from({ length: count }, (_, at) => readPage(first + at)))
     }
-    return new IntentMap(file, identity, RegionSet.fromBytes(size, bits.subarray(0, Math.ceil(size / 8))))
+    const regions = RegionSet.fromBytes(size, bits.subarray(0, Math.ceil(size / 8)))
+    const map = new IntentMap(file, identity, regions)
+    await map.#writeAnew()
+    return map
   }
 
   /** The regions whose bit is set, also those whose bit is only about to be durable. Not to be changed. */
@@ -126,6 +131,14 @@ export class IntentMap {
   /** Makes room for the regions of a volume that grew. The file has grown already. */
   grow(size: number): void {
     this.#regions = this.#regions.copy(size)
+  }
+
+  async #writeAnew(): Promise<void> {
+    for (const { first, end } of this.#regions.ranges()) {
+      const [from, to] = [Math.floor(first / SECTOR_BITS), Math.ceil(end / SECTOR_BITS)]
+      for (let sector = from; sector < to; sector += 1) this.#changedSectors.add(sector)
+    }
+    await this.writeCleared()
   }
 
   #isWaiting(region: RegionIndex): boolean {

@@ -91,9 +91,6 @@ export class Layer {
    */
   static async open(files: LayerFiles, size: number, boot: string, owner: LayerOwner): Promise<Layer> {
     const { layer, path } = files
-    // What a process wrote and did not sync before it died is read from the page cache as if it were durable: an intent
-    // then lets data be written that a power cut keeps without it, and a page of the map is not written again.
-    await files.map.sync()
     const intents = await IntentMap.open(files.map, path, layer, Math.ceil(size / REGION_BYTES))
     const blocks = new BlockMap({ durable: files.map, live: files.live, path, layer, boot: uuidBytes(boot) })
     return new Layer(files, intents, blocks, owner)
@@ -109,14 +106,15 @@ export class Layer {
    *
    * Loading the maps of every region with an intent puts whatever only the live map says into the next durable
    * map. After a power cut there is nothing that only the live map says; then data that no durable map claims is
-   * punched. Regions without an intent have not changed since the durable map was written.
+   * punched. Without one, what the durable map says may be in the page cache only, if a process died before its sync or its
+   * sync failed, and is written anew. Regions without an intent have not changed since the durable map was written.
    * @param powerCut the kernel is another one than the last that changed the layer
    */
   async recover(powerCut: boolean): Promise<void> {
     for (const { first, end } of this.#intents.regions.ranges()) {
       const offset = first * REGION_BYTES
       await this.#eachPage(offset, end * REGION_BYTES - offset, async (page, firstBlock, endBlock) => {
-        if (!powerCut) return
+        if (!powerCut) return this.#blocks.writeAnew(page, firstBlock, endBlock)
         let at = nextClearBit(page.claimed, firstBlock, endBlock)
         while (at < endBlock) {
           const next = nextSetBit(page.claimed, at, endBlock)
@@ -227,7 +225,8 @@ export class Layer {
     await reserveTo(this.#map, mapFileBytes(from), mapFileBytes(to))
     await reserveTo(this.#live, liveFileBytes(from), liveFileBytes(to))
     await this.#data.resize(byteLength(to))
-    await this.#data.sync()
+    // A sync that fails here may have lost what was written before.
+    await this.#orFatal(Promise.all([this.#map, this.#live, this.#data].map(file => file.sync())))
     const regions = Math.ceil(to / REGION_BYTES)
     this.#intents.grow(regions)
     this.#touched.grow(regions)
@@ -312,7 +311,7 @@ export class Layer {
     for (const change of this.#underWay) this.#touch(change)
     try {
       if (changes !== this.#changesSynced || images.length > 0) await this.#data.sync()
-      if (images.length > 0) await this.#blocks.writeDurable(images)
+      if (images.length > 0 || !this.#isFlushed) await this.#blocks.writeDurable(images)
     } catch (error) {
       throw this.#owner.fatal(error)
     }
@@ -388,5 +387,4 @@ const blockOffset = (page: MapPage, block: number): ByteOffset =>
 
 async function reserveTo(file: DiskFile, from: number, to: number): Promise<void> {
   if (to > from) await file.reserve(byteOffset(from), byteLength(to - from))
-  await file.sync()
 }

@@ -1,5 +1,5 @@
 import { type RegionSet } from '../../core/mirror/region-set.ts'
-import { XosanError, reasonOf } from '../../core/errors.ts'
+import { hasCode, XosanError, reasonOf } from '../../core/errors.ts'
 import { type Disk } from '../../core/ports/disk.ts'
 import {
   byteLength,
@@ -25,6 +25,7 @@ import { Layer, type LayerOwner } from './layer.ts'
 import {
   requireSize,
   createReplicaFiles,
+  discardReplicaFiles,
   metadataPath,
   removeReplicaFiles,
   replicaDirectory,
@@ -49,7 +50,7 @@ export interface AcceptOptions {
  * Changes that overlap each other have no order here: callers do not overlap them. Errors of single reads and writes
  * (DISK_FAILED, NO_SPACE) leave the replica open. After a failed sync or a failed write of a map nothing can be vouched
  * for any more: that call and all later ones fail with DISK_FAILED until the replica is opened anew, and then
- * `mayHaveLost` is true.
+ * `mayHaveLost` is true. When a map turns out to be damaged they fail with REPLICA_CORRUPT.
  */
 export class LocalReplica implements BlockDevice {
   readonly capabilities = FULL_CAPABILITIES
@@ -70,12 +71,12 @@ export class LocalReplica implements BlockDevice {
   /** The end of the last change of metadata; they come one after the other. */
   #metadataTurn: Promise<void> = Promise.resolve()
 
-  private constructor(disk: Disk, boot: BootId, file: MetadataFile) {
+  private constructor(disk: Disk, boot: BootId, file: MetadataFile, knownLostAt: Epoch | null) {
     this.#disk = disk
     this.#boot = boot
     this.#file = file
     const { lostAt, clean, boot: lastBoot, acceptedEpoch } = file.metadata
-    this.#lostAt = !clean && lastBoot !== boot ? acceptedEpoch : lostAt
+    this.#lostAt = !clean && lastBoot !== boot ? acceptedEpoch : (lostAt ?? knownLostAt)
     this.#lostWithBoot = lastBoot !== boot
   }
 
@@ -99,12 +100,27 @@ export class LocalReplica implements BlockDevice {
   }
 
   /**
+   * Removes what is left of a replica that cannot be used any more: its own files, also damaged ones that do not say
+   * whose they are, and those of a creation or removal that was not finished, whosever it was. Idempotent.
+   * @throws as `remove`
+   */
+  static async discard(disk: Disk, volume: VolumeKey, lost: ReplicaId): Promise<void> {
+    await discardReplicaFiles(disk, volume, lost).catch(asXosanError(disk, replicaDirectory(volume)))
+  }
+
+  /**
    * Opens a replica, and makes it whole when it was not closed clean.
    * @param boot id of the running kernel: whether un-flushed writes can still be there
+   * @param knownLostAt `lostAt` of an earlier opening, which the disk may have refused to note
    * @throws REPLICA_GONE when it is missing, or a file of it is; REPLICA_LOCKED when another process has it open;
    * REPLICA_CORRUPT when it is damaged; UNSUPPORTED when a newer version wrote it, DISK_FAILED
    */
-  static async open(disk: Disk, volume: VolumeKey, boot: BootId): Promise<LocalReplica> {
+  static async open(
+    disk: Disk,
+    volume: VolumeKey,
+    boot: BootId,
+    knownLostAt: Epoch | null = null
+  ): Promise<LocalReplica> {
     requireUuid('the boot id', boot)
     const path = metadataPath(volume)
     try {
@@ -113,7 +129,7 @@ export class LocalReplica implements BlockDevice {
         throw new XosanError('REPLICA_GONE', { replica: '(any)', volume, reason: `there is no file ${path}` })
       }
       try {
-        const replica = new LocalReplica(disk, boot, await MetadataFile.open(file, path))
+        const replica = new LocalReplica(disk, boot, await MetadataFile.open(file, path), knownLostAt)
         await replica.#openLayer()
         return replica
       } catch (error) {
@@ -354,7 +370,8 @@ export class LocalReplica implements BlockDevice {
     return {
       check: () => this.#checkFailure(),
       fatal: error => this.#fail(error),
-      failedCall: error => toXosanError(this.#disk, this.#path, error),
+      failedCall: async error =>
+        hasCode(error, 'REPLICA_CORRUPT') ? this.#fail(error) : toXosanError(this.#disk, this.#path, error),
     }
   }
 
@@ -423,11 +440,9 @@ export class LocalReplica implements BlockDevice {
   /** Closes the replica to everything, and leaves word of it for whoever opens it next. */
   #fail(error: unknown): XosanError {
     if (this.#failure !== undefined) return this.#failure
-    this.#failure = new XosanError(
-      'DISK_FAILED',
-      { path: this.#path, reason: reasonOf(error) },
-      { cause: error }
-    )
+    this.#failure = hasCode(error, 'REPLICA_CORRUPT')
+      ? error
+      : new XosanError('DISK_FAILED', { path: this.#path, reason: reasonOf(error) }, { cause: error })
     this.#lostAt = this.acceptedEpoch
     const leaveWord = (): Promise<void> =>
       this.#file.update({ ...this.#metadata, boot: this.#boot, lostAt: this.#lostAt, clean: false })

@@ -81,10 +81,21 @@ async function makeFiles(disk: Disk, spec: ReplicaSpec, directory: string, file:
   await MetadataFile.create(file, initialMetadata(spec))
   await syncUpwards(disk, directory)
   await removeDurably(disk, directory, leftovers)
-  for (const layer of spec.layers) await createLayerFiles(disk, { ...spec, directory, layer })
+  try {
+    for (const layer of spec.layers) await createLayerFiles(disk, { ...spec, directory, layer })
+  } catch (error) {
+    // On a full disk what was reserved is what others wait for.
+    await removeMade(disk, directory).catch(() => undefined)
+    throw error
+  }
   await disk.syncDirectory(directory)
   await disk.rename(partialPath(spec.volume), metadataPath(spec.volume))
   await disk.syncDirectory(directory)
+}
+
+async function removeMade(disk: Disk, directory: string): Promise<void> {
+  const made = (await disk.list(directory)).filter(name => name !== 'replica.partial')
+  await removeDurably(disk, directory, made)
 }
 
 /**
@@ -93,6 +104,33 @@ async function makeFiles(disk: Disk, spec: ReplicaSpec, directory: string, file:
  * when the files do not say whose they are; what the disk throws
  */
 export async function removeReplicaFiles(disk: Disk, volume: VolumeKey, replica: ReplicaId): Promise<void> {
+  await removeFiles(disk, volume, (path, found, isAlone) => {
+    if (found !== undefined) requireSame(volume, replica, found.replica)
+    else if (path === metadataPath(volume) || !isAlone) {
+      throw new XosanError('REPLICA_CORRUPT', { path, reason: 'it does not say whose files these are' })
+    }
+  })
+}
+
+/**
+ * Removes what is left of a replica that is lost: its files, damaged ones too, and whatever was never finished.
+ * @throws REPLICA_PRESENT when another replica, which was finished, is there; REPLICA_LOCKED; what the disk throws
+ */
+export async function discardReplicaFiles(disk: Disk, volume: VolumeKey, lost: ReplicaId): Promise<void> {
+  await removeFiles(disk, volume, (path, found) => {
+    if (path === metadataPath(volume) && found !== undefined) requireSame(volume, lost, found.replica)
+  })
+}
+
+/**
+ * @param check throws when the files must stay; is told what their owner's file says, undefined when it is damaged, and
+ * whether there are no other ones
+ */
+async function removeFiles(
+  disk: Disk,
+  volume: VolumeKey,
+  check: (path: string, found: ReplicaMetadata | undefined, isAlone: boolean) => void
+): Promise<void> {
   const directory = replicaDirectory(volume)
   for (const path of [metadataPath(volume), partialPath(volume)]) {
     const file = await openLocked(disk, path, false)
@@ -100,10 +138,7 @@ export async function removeReplicaFiles(disk: Disk, volume: VolumeKey, replica:
     try {
       const metadata = await readMetadata(file, path)
       const others = (await disk.list(directory)).filter(name => `${directory}/${name}` !== path)
-      if (metadata !== undefined) requireSame(volume, replica, metadata.replica)
-      else if (path === metadataPath(volume) || others.length > 0) {
-        throw new XosanError('REPLICA_CORRUPT', { path, reason: 'it does not say whose files these are' })
-      }
+      check(path, metadata, others.length === 0)
       if (path === metadataPath(volume)) {
         await disk.rename(path, partialPath(volume))
         await disk.syncDirectory(directory)

@@ -103,8 +103,8 @@ export class MetadataFile {
   }
 
   /**
-   * Reads the file; when a crash has left its slots unequal it makes them equal before it returns, so that the
-   * protection above starts anew.
+   * Reads the file; when a crash may have left its slots unequal it makes them equal before it returns, so that the
+   * protection above starts anew. They may be so although they look equal: a slot whose sync failed is in the page cache.
    * @param path of the file, for messages
    * @throws REPLICA_CORRUPT when no slot is whole; UNSUPPORTED when a newer version wrote it; what the disk throws
    */
@@ -112,8 +112,8 @@ export class MetadataFile {
     const slots = await readSlots(file, path)
     const newest = newestOf(slots, path)
     const opened = new MetadataFile(file, newest)
-    if (slots.some(slot => typeof slot !== 'object' || slot.generation !== newest.generation))
-      await opened.update(newest.metadata)
+    const differ = slots.some(slot => typeof slot !== 'object' || slot.generation !== newest.generation)
+    if (differ || !newest.metadata.clean) await opened.update(newest.metadata)
     return opened
   }
 

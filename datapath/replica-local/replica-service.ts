@@ -300,12 +300,12 @@ export class ReplicaService {
     const { identity } = this.#context
     const difference = differenceOf(this.replica, address)
     if (difference !== null) return { kind: 'gone', identity, reason: difference }
-    if (this.replica.failure !== undefined) {
-      return { kind: 'failed', identity, reason: reasonOf(this.replica.failure) }
-    }
+    const { failure } = this.replica
+    if (failure !== undefined) return { kind: kindOf(failure), identity, reason: reasonOf(failure) }
     try {
       return await action()
     } catch (error) {
+      if (hasCode(error, 'REPLICA_CORRUPT')) return { kind: 'gone', identity, reason: error.message }
       if (!hasCode(error, 'DISK_FAILED') && !hasCode(error, 'NO_SPACE')) throw error
       return { kind: 'failed', identity, reason: error.message }
     }
@@ -332,6 +332,9 @@ export class ReplicaService {
     return new XosanError('SESSION_STALE', { session, current: this.#rights.session ?? 0 })
   }
 }
+
+/** What is damaged is as good as gone; what failed may be well again. */
+const kindOf = ({ code }: XosanError): 'gone' | 'failed' => (code === 'REPLICA_CORRUPT' ? 'gone' : 'failed')
 
 /** How a replica differs from the one that is meant; null when it does not. */
 function differenceOf(replica: LocalReplica, address: ReplicaAddress): string | null {

@@ -24,13 +24,19 @@ import { type ReplicaSession } from '../mirror/replica-peer.ts'
  */
 const REGIONS_REMEMBERED = 65_536
 
+/** A replica as its session sees it. */
+interface SessionReplica extends BlockDevice {
+  /** Why it serves no more; undefined while it does. */
+  readonly failure: XosanError | undefined
+}
+
 /**
  * One session at the replica's end: lets changes through that come in their order, and none once it is over. The
  * check and the submission to the disk happen in one turn, so a session that is over has submitted all it ever will.
  */
 export class ReplicaSessionDevice implements ReplicaSession {
   readonly closed: Promise<string>
-  readonly #replica: BlockDevice
+  readonly #replica: SessionReplica
   readonly number: SessionNumber
   /** The epoch at which it was opened. */
   readonly epoch: Epoch
@@ -43,7 +49,7 @@ export class ReplicaSessionDevice implements ReplicaSession {
   #over: string | null = null
   #resolveClosed!: (reason: string) => void
 
-  constructor(replica: BlockDevice, number: SessionNumber, epoch: Epoch) {
+  constructor(replica: SessionReplica, number: SessionNumber, epoch: Epoch) {
     this.#replica = replica
     this.number = number
     this.epoch = epoch
@@ -66,32 +72,32 @@ export class ReplicaSessionDevice implements ReplicaSession {
 
   async read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {
     this.#requireOpen()
-    const bytes = await this.#replica.read(offset, into)
+    const bytes = await this.#whileItLasts(this.#replica.read(offset, into))
     this.#requireOpen()
     return bytes
   }
 
   async write(request: WriteRequest): Promise<void> {
     this.#take(request.sequence, request.offset, request.data.length)
-    await this.#replica.write(request)
+    await this.#whileItLasts(this.#replica.write(request))
     this.#requireOpen()
   }
 
   async zero(request: ZeroRequest): Promise<void> {
     this.#take(request.sequence, request.offset, request.length)
-    await this.#replica.zero(request)
+    await this.#whileItLasts(this.#replica.zero(request))
     this.#requireOpen()
   }
 
   async trim(request: TrimRequest): Promise<void> {
     this.#take(request.sequence, request.offset, request.length)
-    await this.#replica.trim(request)
+    await this.#whileItLasts(this.#replica.trim(request))
     this.#requireOpen()
   }
 
   async flush(): Promise<void> {
     this.#requireOpen()
-    await this.#replica.flush()
+    await this.#whileItLasts(this.#replica.flush())
     this.#requireOpen()
   }
 
@@ -115,6 +121,17 @@ export class ReplicaSessionDevice implements ReplicaSession {
   #requireOpen(): void {
     if (this.#over !== null)
       throw new XosanError('SESSION_STALE', { session: this.number, current: this.#over })
+  }
+
+  /** One request may fail by itself. When the replica has failed the session is over: another one opens it anew. */
+  async #whileItLasts<Result>(result: Promise<Result>): Promise<Result> {
+    try {
+      return await result
+    } catch (error) {
+      const { failure } = this.#replica
+      if (failure !== undefined) this.abort(failure.message)
+      throw error
+    }
   }
 
   #forgetOldest(): void {

@@ -3,6 +3,7 @@
  * replica that was away with them (resync). One engine, because both copy from a source to targets under a lock
  * that keeps the guest's writes away from the region for the moment that it takes.
  */
+import { hasCode } from '../../core/errors.ts'
 import { type CopyTarget, type CopyTask, type ResyncPlan } from '../../core/mirror/resync-plan.ts'
 import { type Clock, pause } from '../../core/ports/clock.ts'
 import {
@@ -30,6 +31,8 @@ export interface CopyHost {
   link(replica: ReplicaId): ReplicaLink | undefined
   mustAcknowledge(link: ReplicaLink): boolean
   isUnreconciled(region: RegionIndex): boolean
+  /** The source answered that it cannot read a region. */
+  sourceRefused(source: ReplicaLink, session: ReplicaSession, region: RegionIndex, error: unknown): void
   /** A region was copied to those who lacked it. */
   copied(region: RegionIndex): void
 }
@@ -50,6 +53,11 @@ const GUEST_PAUSE_MS = 2 as Millis
 const FLUSH_EVERY_BYTES = 64 * 2 ** 20
 /** After a copy that failed, in milliseconds. */
 const FAILURE_PAUSE_MS = 50 as Millis
+/** After the source could not read a region: its disk may try for seconds each time, and the guest needs it too. */
+const UNREADABLE_PAUSE_MS = 500 as Millis
+
+/** The source cannot read what is to be copied. */
+class Unreadable extends Error {}
 
 /** What a session took that is not certain to be durable. */
 interface Unflushed {
@@ -97,10 +105,10 @@ export class CopyEngine {
       this.#plan.done({ region, targets })
       this.#host.copied(region)
       if (this.#host.guestBusy) delay = GUEST_PAUSE_MS
-    } catch {
+    } catch (error) {
       // The session that failed says why, and its link acts on it; the region stays needed.
       this.#plan.failed(task)
-      delay = FAILURE_PAUSE_MS
+      delay = error instanceof Unreadable ? UNREADABLE_PAUSE_MS : FAILURE_PAUSE_MS
     }
     if (delay !== null) await pause(this.#host.clock, delay)
     this.#running--
@@ -120,11 +128,19 @@ export class CopyEngine {
       const targets = this.#plan.targetsOf(region)
       const links = this.#connected(targets, source)
       const length = Math.min(REGION_BYTES, from.size - offset) as ByteLength
-      if (links.length > 0) {
-        const extents = await from.allocation(offset, length)
+      // What a failed sync has dropped is in the source's page cache, and nowhere else: it is written again there, too.
+      const rewrites = host.isUnreconciled(region) && source.lostAt !== null
+      if (links.length > 0 || rewrites) {
+        const ofSource = async <Result>(asked: Promise<Result>): Promise<Result> =>
+          asked.catch((error: unknown) => {
+            if (!hasCode(error, 'DISK_FAILED')) throw error
+            host.sourceRefused(source, from, region, error)
+            throw new Unreadable(error.message)
+          })
+        const extents = await ofSource(from.allocation(offset, length))
         const hasData = extents.some(({ zero }) => !zero)
         const [pieces, ...digests] = await Promise.all([
-          readPieces(source, offset, extents),
+          ofSource(readPieces(from, offset, extents)),
           ...links.map(async target => (hasData ? this.#comparison.digestsAt(target, region, length) : null)),
         ])
         const isCompared = digests.some(theirs => theirs !== null)
@@ -135,6 +151,7 @@ export class CopyEngine {
             await this.#send(target, offset, lacked)
           })
         )
+        if (rewrites) await this.#send(source, offset, pieces)
       }
       if (host.isUnreconciled(region)) {
         // What a read is about to see must not be undone by a power cut: durable first, the source's copy too.
@@ -196,7 +213,7 @@ export class CopyEngine {
       })
       await Promise.all(writes)
     } catch (error) {
-      session?.abort('a copy to it failed')
+      if (session !== null) target.reject(session, error)
       // One that is being rebuilt starts again by itself; an in-sync one must have the region before it counts.
       if (this.#host.mustAcknowledge(target)) throw error
       return
@@ -208,11 +225,10 @@ export class CopyEngine {
 
 /** The pieces of a region, with their bytes where these are not zeros. */
 async function readPieces(
-  source: ReplicaLink,
+  session: ReplicaSession,
   offset: ByteOffset,
   extents: readonly Extent[]
 ): Promise<Piece[]> {
-  const session = source.session!
   let next = 0
   const pieces = extents.map(async ({ length, hole, zero }) => {
     const at = next

@@ -21,6 +21,8 @@ export interface Surroundings {
   /** No fault will come any more: everybody goes home. */
   readonly calm: boolean
   readonly transitions: Transitions
+  /** Whether a disk cannot read some sectors of a volume now. */
+  cannotRead(volume: SimulatedVolume, first: number, end: number): boolean
   problem(text: string): void
   /** A guest's request was answered on a host. @param bytes what a read returned; null for others */
   answered(volume: SimulatedVolume, host: SimulatedHost, bytes: Uint8Array | null): void
@@ -242,6 +244,7 @@ export class Administrator {
       nextValue: () => ++this.#lastValue,
       quietUntil: () => volume.quietUntil,
       takenUp,
+      cannotRead: (first, end) => this.#around.cannotRead(volume, first, end),
       problem: text => this.#around.problem(text),
       answered: bytes => this.#around.answered(volume, host, bytes),
       log: text => world.log(host.name, `guest ${tenure}: ${text}`),

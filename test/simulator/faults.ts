@@ -1,6 +1,7 @@
 import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
 import { type Millis } from '../../core/units.ts'
 import { USUAL_DELAY_MS } from './network.ts'
+import { type DiskFaultKind, DiskFaults } from './disk-faults.ts'
 import { type Fate } from './simulated-coordinator.ts'
 import { type SimulatedHost } from './simulated-host.ts'
 import { type Universe } from './universe.ts'
@@ -26,6 +27,7 @@ type Kind =
   | 'contention'
   | 'return under load'
   | 'plot'
+  | DiskFaultKind
 
 /** How often each kind is drawn, relative to the others. */
 const WEIGHTS: Readonly<Record<Kind, number>> = {
@@ -48,6 +50,10 @@ const WEIGHTS: Readonly<Record<Kind, number>> = {
   contention: 4,
   'return under load': 3,
   plot: 6,
+  'disk full': 5,
+  'disk fails': 5,
+  'bad sectors': 2,
+  'store not mounted': 2,
 }
 
 /**
@@ -90,6 +96,7 @@ export class FaultSchedule {
   readonly #unsure = new Set<string>()
   readonly #blind = new Set<string>()
   readonly #coordinatorDisturbedAt = new Map<string, number>()
+  readonly disks: DiskFaults
   #over = false
 
   constructor(universe: Universe) {
@@ -97,6 +104,7 @@ export class FaultSchedule {
     this.#random = universe.world.random.fork()
     const kinds = swarm(this.#random)
     this.#kinds = universe.steady ? STEADY : kinds
+    this.disks = new DiskFaults(universe, this)
   }
 
   /** What becomes of a call to the coordinator. */
@@ -211,6 +219,11 @@ export class FaultSchedule {
         return coincidences.returnUnderLoad()
       case 'plot':
         return plots.play()
+      case 'disk full':
+      case 'disk fails':
+      case 'bad sectors':
+      case 'store not mounted':
+        return this.disks.strike(kind, host, durationMs)
     }
   }
 
@@ -336,6 +349,7 @@ export class FaultSchedule {
     for (const { name } of hosts) this.#coordinatorDisturbedAt.set(name, this.#universe.world.now)
     network.delayMs = USUAL_DELAY_MS
     network.heal()
+    this.disks.heal()
     for (const host of hosts) {
       host.diskSlowness = 1
       host.freeDisk()

@@ -24,6 +24,8 @@ interface GuestOptions {
   readonly quietUntil: () => number
   /** The process had the volume for a guest from before its start, and does not know what that one had flushed. */
   readonly takenUp: boolean
+  /** Whether a disk cannot read some sectors now, so that a read of them may end with an error. */
+  readonly cannotRead: (first: number, end: number) => boolean
   readonly problem: (text: string) => void
   /** A request was answered. @param bytes what a read returned; null for others */
   readonly answered: (bytes: Uint8Array | null) => void
@@ -230,18 +232,23 @@ export class Guest {
   }
 
   async #read(first: number, count: number): Promise<void> {
-    const { world, device, history, durability, problem } = this.#options
+    const { world, device, history, durability, problem, cannotRead, log } = this.#options
     const invokedAt = world.now
-    const bytes = await this.#waitFor(
-      device.read((first * SECTOR_BYTES) as ByteOffset, Buffer.alloc(count * SECTOR_BYTES))
-    )
+    const into = Buffer.alloc(count * SECTOR_BYTES)
+    const answer = this.#waitFor(device.read((first * SECTOR_BYTES) as ByteOffset, into))
+    const bytes = await answer.catch((error: unknown) => {
+      if (!hasCode(error, 'UNREADABLE') || !cannotRead(first, first + count)) throw error
+      log(`sectors ${first}+${count} cannot be read`)
+      return null
+    })
+    if (bytes === null) return
     this.#options.answered(bytes)
-    const into = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
+    const seen = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
     for (let i = 0; i < count; i++) {
       const at = i * SECTOR_BYTES
-      const value = into.readUInt32LE(at)
-      const sector = value === ZEROS ? 0 : into.readUInt32LE(at + 4)
-      if (into.readUInt32LE(at + SECTOR_BYTES - 4) !== value || (value !== ZEROS && sector !== first + i)) {
+      const value = seen.readUInt32LE(at)
+      const sector = value === ZEROS ? 0 : seen.readUInt32LE(at + 4)
+      if (seen.readUInt32LE(at + SECTOR_BYTES - 4) !== value || (value !== ZEROS && sector !== first + i)) {
         problem(`P1: sector ${first + i} is torn or not its own`)
       }
       const tenant = this.#tenant
@@ -257,7 +264,7 @@ export class Guest {
       if (wrong !== null) problem(wrong)
       durability.read(entry)
     }
-    if (world.now - invokedAt > SENT_AGAIN_MS) this.#reused.push({ bytes: into.fill(REUSED), first })
+    if (world.now - invokedAt > SENT_AGAIN_MS) this.#reused.push({ bytes: seen.fill(REUSED), first })
   }
 
   async #write(first: number, count: number): Promise<void> {

@@ -179,8 +179,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'what a dead process wrote and did not sync counts as durable',
     breaks: ['P1', 'P2', 'P9'],
-    file: 'datapath/replica-local/layer.ts',
-    find: '    await files.map.sync()\n',
+    file: 'datapath/replica-local/intent-map.ts',
+    find: 'await map.#writeAnew()',
     replace: '',
   },
   {

@@ -16,7 +16,7 @@ function differingSectors(
 ): readonly number[] {
   const file = rawFileOf(volume)
   const sectors = others.flatMap(other => first!.disk.differingSectors(file, other.disk))
-  return [...new Set(sectors)].sort((a, b) => a - b)
+  return [...new Set(sectors)].filter(sector => !volume.history.exempt.has(sector)).sort((a, b) => a - b)
 }
 
 const holdersOf = (replicas: readonly { host: string }[], hosts: readonly SimulatedHost[]): SimulatedHost[] =>
@@ -106,6 +106,9 @@ export function checkEnd(
   state: VolumeState,
   hosts: readonly SimulatedHost[]
 ): string | null {
-  const [sector] = differingSectors(volume, holdersOf(replicasOf(state), hosts))
+  const holders = holdersOf(replicasOf(state), hosts)
+  const without = holders.find(({ disk }) => !disk.names.has(rawFileOf(volume)))
+  if (without !== undefined) return `P9: ${without.name} has no replica in the end`
+  const [sector] = differingSectors(volume, holders)
   return sector === undefined ? null : `P9: replicas differ in the end, first in sector ${sector}`
 }

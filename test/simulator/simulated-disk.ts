@@ -21,6 +21,12 @@ export type DiskCall =
   | 'stat'
   | 'close'
 
+/** The bytes of a file that a call is about, the end not included. */
+interface ByteRange {
+  readonly from: number
+  readonly to: number
+}
+
 export interface SimulatedDiskOptions {
   /** Decides what a power cut keeps and which calls a crash lets through. */
   readonly random: Random
@@ -59,16 +65,20 @@ export function systemError(code: string, call: string, name: string): NodeJS.Er
  * A host's disk in memory, with everything that real ones do to un-synced writes. `mount` gives a process its view;
  * that process's death (`crash`) and the host's (`powerCut`) leave what they would leave.
  *
- * Faults that it can produce: EIO on chosen calls, ENOSPC, slowness (through `delay`), un-synced writes lost, kept
- * or torn at sectors in any mixture, new pages that show what their blocks held before, un-synced names lost,
- * damaged bytes, calls under way that have or have not happened when their process dies. It does not reorder what one sync has covered against what came after it.
+ * Faults that it can produce: EIO on chosen calls, ENOSPC (with as much written as there was room for), slowness
+ * (through `delay`), un-synced writes lost, kept or torn at sectors in any mixture, new pages that show what their blocks
+ * held before, un-synced names lost, damaged bytes, calls under way that have or have not happened when their process
+ * dies. It does not reorder what one sync has covered against what came after it.
  */
 export class SimulatedDisk {
   readonly random: Random
   capacity: number
   readonly #exposesStaleBlocks: boolean
-  /** Called before each call takes effect; throw from it what the call shall fail with. */
-  fault: ((call: DiskCall, name: string) => void) | undefined
+  /**
+   * Called before each call takes effect; throw from it what the call shall fail with. A write may have had a part of its
+   * effect then.
+   */
+  fault: ((call: DiskCall, name: string, range?: ByteRange) => void) | undefined
   readonly delay: ((call: DiskCall, name: string) => Promise<void>) | undefined
   #names: Names = new Map()
   #durableNames: Names = new Map()
@@ -114,6 +124,14 @@ export class SimulatedDisk {
     this.inode(name, 'damage').damage(position)
   }
 
+  /** The medium is replaced by an empty one, with no process at it. */
+  wipe(): void {
+    for (const mount of this.#mounts) mount.crash()
+    this.#names = new Map()
+    this.#durableNames = new Map()
+    this.#unsyncedNames = []
+  }
+
   /** The content of a file as the page cache shows it. @throws ENOENT */
   contentOf(name: string): Uint8Array {
     const inode = this.inode(name, 'open')
@@ -127,6 +145,12 @@ export class SimulatedDisk {
     return this.inode(name, 'open').sectorsDifferingFrom(other.inode(name, 'open'))
   }
 
+  /** Pages that can still be taken. */
+  get freePages(): number {
+    return this.capacity === Infinity ? Infinity : Math.floor((this.capacity - this.used) / PAGE_BYTES)
+  }
+
+  /** Space that files take, in bytes. */
   get used(): number {
     let pages = 0
     for (const inode of this.#names.values()) if (inode !== 'directory') pages += inode.allocatedPages
@@ -198,6 +222,21 @@ interface Effect {
   readonly interrupted: (() => void) | undefined
 }
 
+interface CallDetails {
+  /** What a call may leave that fails, or is under way when the process dies, if that is not all or nothing. */
+  readonly interrupted?: () => void
+  readonly range?: ByteRange
+}
+
+/** Does what a call would do of which nobody hears how it ended. */
+function attempt(action: () => unknown): void {
+  try {
+    action()
+  } catch {
+    // It fails, and nobody hears of that either.
+  }
+}
+
 /** One process's view of a disk. After its crash, calls made before and after never settle. */
 export class SimulatedMount implements Disk {
   readonly disk: SimulatedDisk
@@ -215,11 +254,7 @@ export class SimulatedMount implements Disk {
     this.#dead = true
     for (const { happen, interrupted } of this.#underWay) {
       if (this.disk.random.fraction() >= 0.5) continue
-      try {
-        ;(interrupted ?? happen)()
-      } catch {
-        // The call fails, and nobody is left to hear of it.
-      }
+      attempt(interrupted ?? happen)
     }
     this.#underWay.clear()
     this.disk.unmount(this)
@@ -227,14 +262,14 @@ export class SimulatedMount implements Disk {
 
   /**
    * Runs a call: a wait, its effect, a wait. Never settles once the process is dead.
-   * @param interrupted what a call may leave that is under way when the process dies, if that is not all or nothing
    */
   async call<Result>(
     kind: DiskCall,
     name: string,
     happen: () => Result,
-    interrupted?: () => void
+    details: CallDetails = {}
   ): Promise<Result> {
+    const { interrupted } = details
     if (this.#dead) return new Promise<never>(() => undefined)
     const { delay } = this.disk
     if (delay !== undefined) {
@@ -244,13 +279,22 @@ export class SimulatedMount implements Disk {
       this.#underWay.delete(effect)
       if (this.#isDead()) return new Promise<never>(() => undefined)
     }
-    this.disk.fault?.(kind, name)
+    this.#meetFault(kind, name, details)
     const result = happen()
     if (delay !== undefined) {
       await delay(kind, name)
       if (this.#isDead()) return new Promise<never>(() => undefined)
     }
     return result
+  }
+
+  #meetFault(kind: DiskCall, name: string, { interrupted, range }: CallDetails): void {
+    try {
+      this.disk.fault?.(kind, name, range)
+    } catch (error) {
+      if (interrupted !== undefined && this.disk.random.fraction() < 0.5) attempt(interrupted)
+      throw error
+    }
   }
 
   open(name: string, create: boolean | 'exclusive'): Promise<DiskFile> {
@@ -264,6 +308,7 @@ export class SimulatedMount implements Disk {
       }
       if (create === false) throw systemError('ENOENT', 'open', name)
       this.#requireDirectory(parentOf(name), 'open', name)
+      this.#requirePage('open', name)
       const inode = new SimulatedInode()
       disk.changeNames(parentOf(name), names => names.set(name, inode))
       return new SimulatedFile(this, inode, name)
@@ -286,6 +331,7 @@ export class SimulatedMount implements Disk {
         const name = parts.slice(0, depth).join('/')
         if (name === '' || this.disk.names.get(name) === 'directory') continue
         if (this.disk.names.has(name)) throw systemError('ENOTDIR', 'mkdir', name)
+        this.#requirePage('mkdir', name)
         this.disk.changeNames(parentOf(name), names => names.set(name, 'directory'))
       }
     })
@@ -327,6 +373,11 @@ export class SimulatedMount implements Disk {
     }))
   }
 
+  /** A new name takes a little space, too. */
+  #requirePage(call: string, name: string): void {
+    if (this.disk.freePages < 1) throw systemError('ENOSPC', call, name)
+  }
+
   #isDead(): boolean {
     return this.#dead
   }
@@ -350,9 +401,8 @@ class SimulatedFile implements DiskFile {
   }
 
   read(into: Uint8Array, position: ByteOffset): Promise<void> {
-    return this.#call('read', () => {
-      this.#inode.read(into, position)
-    })
+    const range = { from: position, to: position + into.length }
+    return this.#call('read', () => this.#inode.read(into, position), { range })
   }
 
   write(data: Uint8Array, position: ByteOffset): Promise<void> {
@@ -362,13 +412,8 @@ class SimulatedFile implements DiskFile {
       const upTo = Math.floor(position / PAGE_BYTES + pages) * PAGE_BYTES - position
       if (upTo > 0) this.#write(data.subarray(0, upTo), position)
     }
-    return this.#call(
-      'write',
-      () => {
-        this.#write(data, position)
-      },
-      interrupted
-    )
+    const range = { from: position, to: position + data.length }
+    return this.#call('write', () => this.#write(data, position), { interrupted, range })
   }
 
   async sync(): Promise<void> {
@@ -420,23 +465,33 @@ class SimulatedFile implements DiskFile {
     })
   }
 
-  #call<Result>(kind: DiskCall, happen: () => Result, interrupted?: () => void): Promise<Result> {
+  #call<Result>(kind: DiskCall, happen: () => Result, details?: CallDetails): Promise<Result> {
     const whenOpen = (): Result => {
       if (this.#closed) throw systemError('EBADF', kind, this.#name)
       return happen()
     }
-    return this.mount.call(kind, this.#name, whenOpen, interrupted)
+    return this.mount.call(kind, this.#name, whenOpen, details)
   }
 
+  /** As much as there is room for is written. @throws ENOSPC when that is not all */
   #write(data: Uint8Array, position: number): void {
-    this.#requireSpace(position, data.length)
+    const { disk } = this.mount
+    let room = this.#inode.missingPages(position, data.length) === 0 ? Infinity : disk.freePages
+    for (let at = 0; at < data.length;) {
+      const upTo = Math.min(Math.floor((position + at) / PAGE_BYTES + 1) * PAGE_BYTES - position, data.length)
+      room -= this.#inode.missingPages(position + at, upTo - at)
+      if (room < 0) {
+        if (at > 0) this.#inode.write(data.subarray(0, at), position)
+        throw systemError('ENOSPC', 'write', this.#name)
+      }
+      at = room === Infinity ? data.length : upTo
+    }
     this.#inode.write(data, position)
   }
 
   #requireSpace(position: number, length: number): void {
-    const { disk } = this.mount
-    if (disk.capacity === Infinity) return
-    const needed = this.#inode.missingPages(position, length) * PAGE_BYTES
-    if (needed > 0 && disk.used + needed > disk.capacity) throw systemError('ENOSPC', 'write', this.#name)
+    if (this.#inode.missingPages(position, length) > this.mount.disk.freePages) {
+      throw systemError('ENOSPC', 'write', this.#name)
+    }
   }
 }

@@ -57,12 +57,14 @@ export interface HostCompanion {
 export class SimulatedHost {
   readonly id: HostId
   readonly name: string
-  readonly store: StoreId
   readonly disk: SimulatedDisk
   readonly #options: HostOptions
   readonly #random: SeededRandom
   readonly #rate: number
   #boot: BootId
+  #store: StoreId
+  /** The file system that holds the store is not mounted. */
+  storeIsMissing = false
   #process: SimulatedProcess | null = null
   #mount: SimulatedMount | null = null
   #node: DatapathNode | null = null
@@ -89,11 +91,14 @@ export class SimulatedHost {
     this.#rate = this.#random.between(0.97, 1.03)
     this.id = this.#random.uuid() as HostId
     this.name = options.name
-    this.store = this.#random.uuid() as StoreId
+    this.#store = this.#random.uuid() as StoreId
     this.#boot = this.#random.uuid() as BootId
     this.disk = new SimulatedDisk({ random: this.#random.fork(), delay: async call => this.#diskDelay(call) })
   }
 
+  get store(): StoreId {
+    return this.#store
+  }
   get process(): SimulatedProcess | null {
     return this.#process
   }
@@ -151,7 +156,10 @@ export class SimulatedHost {
       random: this.#random.fork(),
       timing,
       coordinator: counted(coordinator.client(this.name, process.deliver), process),
-      store: async () => ({ id: this.store, disk: mount }),
+      store: async sr => {
+        if (!this.storeIsMissing) return { id: this.store, disk: mount }
+        throw new XosanError('STORE_MISSING', { sr, path: '/store', reason: 'it is not mounted' })
+      },
       attachments: {
         load: async () => this.#attachments,
         save: async attachments => {
@@ -246,6 +254,13 @@ export class SimulatedHost {
     this.companion?.powerWasCut()
     this.#boot = this.#random.uuid() as BootId
     this.lastPowerCut = this.#options.world.now
+  }
+
+  /** The disk is replaced by an empty one, on which a new store is made. No process runs. */
+  replaceDisk(): void {
+    this.#options.world.log(this.name, 'disk is replaced')
+    this.disk.wipe()
+    this.#store = this.#random.uuid() as StoreId
   }
 
   pause(): void {
@@ -377,8 +392,8 @@ export class SimulatedHost {
         call('digests', null, async node => node.replicas.digests(name, region)),
       clear: async request => call('clear', 'asked to clear', async node => node.replicas.clear(request)),
       finish: async request => call('finish', 'asked to finish', async node => node.replicas.finish(request)),
-      create: async (address, blank) =>
-        call('create', null, async node => node.replicas.create(address, blank)),
+      create: async (address, blank, lost) =>
+        call('create', null, async node => node.replicas.create(address, blank, { lost })),
       openSession: async name =>
         this.#watched('session', async () =>
           this.#signed(

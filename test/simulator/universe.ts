@@ -184,6 +184,10 @@ export class Universe {
     if (problem !== null) this.problem(problem)
   }
 
+  cannotRead(volume: SimulatedVolume, first: number, end: number): boolean {
+    return this.faults.disks.cannotRead(volume, first, end)
+  }
+
   problem(text: string): void {
     this.world.log('CHECK', text)
     this.#problems.push(text)

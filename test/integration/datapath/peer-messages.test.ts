@@ -163,7 +163,7 @@ describe('messages between the datapath processes of two hosts', () => {
     assert.deepEqual(await transport.raise(raise), { kind: 'gone', identity, reason: 'no file' })
     await transport.clear(clear)
     await transport.finish(finish)
-    assert.deepEqual(await transport.create(made, false), { store, replica: made.replica })
+    assert.deepEqual(await transport.create(made, false, made.replica), { store, replica: made.replica })
     assert.deepEqual(calls, [
       { from: identity, echo: 3 },
       accept,

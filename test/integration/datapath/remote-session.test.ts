@@ -67,7 +67,11 @@ describe('a session with a replica on another host', () => {
     device: BlockDevice = new MemoryDevice(SIZE),
     { requestMs = 20_000, refusal = null as XosanError | null } = {}
   ): Promise<RemoteSession> {
-    replica = new ReplicaSessionDevice(device, NAME.session, NAME.epoch)
+    replica = new ReplicaSessionDevice(
+      Object.assign(device, { failure: undefined }),
+      NAME.session,
+      NAME.epoch
+    )
     const opened: OpenedExport = {
       device: replica,
       readOnly: false,

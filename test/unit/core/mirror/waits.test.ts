@@ -12,8 +12,8 @@ type ReplicaRecord = ReturnType<typeof replicasOf>[number]
 const SETTLED = { unsettled: false, trouble: null }
 
 describe('what an open volume waits for', () => {
-  const a = { record: recordA, trouble: null, hasLost: false, promiseHolds: true }
-  const b = { record: recordB, trouble: null, hasLost: false, promiseHolds: true }
+  const a = { record: recordA, trouble: null, hasLost: false, promiseHolds: true, refusal: null }
+  const b = { record: recordB, trouble: null, hasLost: false, promiseHolds: true, refusal: null }
 
   it('is nothing while every replica that counts is connected and promises', () => {
     assert.deepEqual(waitsOfPrimary([a, b], SETTLED, 0), [])

@@ -111,6 +111,7 @@ describe('comparing before copying', () => {
       link: replica => targets.find(target => target.record.replica === replica)?.link,
       mustAcknowledge: () => false,
       isUnreconciled: () => false,
+      sourceRefused: () => assert.fail('the source can be read'),
       copied: () => undefined,
     }
     engine = new CopyEngine(plan, host)

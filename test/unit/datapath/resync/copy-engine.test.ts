@@ -118,6 +118,7 @@ describe('copying to replicas that are being rebuilt', () => {
       link: replica => targets.find(target => target.replica === replica)?.link,
       mustAcknowledge: link => (link as unknown as Target).mustAcknowledge,
       isUnreconciled: () => false,
+      sourceRefused: () => assert.fail('the source can be read'),
       copied: region => copied.push(region),
     }
     engine = new CopyEngine(plan, host)

@@ -1,0 +1,51 @@
+import { type Millis, type ReplicaId } from '../units.ts'
+
+/** Something that a replica said it cannot do, because its disk is full or fails. */
+export interface Refusal<Request> {
+  readonly request: Request
+  readonly replica: ReplicaId
+  /** When it first said so. */
+  readonly since: Millis
+}
+
+/**
+ * What replicas have refused and are asked again. A disk may have space later, and a sector that cannot be read may be
+ * readable after the disk was reset; so a refusal of a replica that cannot be done without is a wait, and only of the one
+ * request: whatever else the guest asks goes on.
+ */
+export class Refusals<Request> {
+  readonly #refusals = new Map<Request, Map<ReplicaId, Millis>>()
+
+  /** How many requests are refused by somebody. */
+  get count(): number {
+    return this.#refusals.size
+  }
+
+  add(request: Request, replica: ReplicaId, now: Millis): void {
+    const replicas = this.#refusals.get(request) ?? new Map<ReplicaId, Millis>()
+    this.#refusals.set(request, replicas)
+    if (!replicas.has(replica)) replicas.set(replica, now)
+  }
+
+  /** The replica has done it after all. */
+  delete(request: Request, replica: ReplicaId): void {
+    const replicas = this.#refusals.get(request)
+    if (replicas?.delete(replica) === true && replicas.size === 0) this.#refusals.delete(request)
+  }
+
+  /** The request has come to its end. */
+  forget(request: Request): void {
+    this.#refusals.delete(request)
+  }
+
+  /** What a replica refuses. */
+  of(replica: ReplicaId): Refusal<Request>[] {
+    return this.all().filter(refusal => refusal.replica === replica)
+  }
+
+  all(): Refusal<Request>[] {
+    return [...this.#refusals].flatMap(([request, replicas]) =>
+      [...replicas].map(([replica, since]) => ({ request, replica, since }))
+    )
+  }
+}
