@@ -67,6 +67,7 @@ export class DiskFaults {
       host.disk.capacity = Infinity
       host.disk.fault = undefined
       host.storeIsMissing = false
+      host.disturbedAt = this.#universe.world.now
     }
   }
 
@@ -97,6 +98,7 @@ export class DiskFaults {
         await world.pause(forMs * this.#random.between(0.5, 1))
         world.log('FAULT', `space is freed on ${each.name}`)
         each.disk.capacity = Infinity
+        each.disturbedAt = world.now
       })
     )
   }
@@ -130,6 +132,9 @@ export class DiskFaults {
     host.disk.fault = (call, name, bytes) => this.#meet(defects, call, name, bytes)
     await world.pause(forMs)
     defects.delete(defect)
+    if (defects.size > 0) return
+    host.disk.fault = undefined
+    host.disturbedAt = world.now
   }
 
   #meet(defects: Set<Defect>, call: DiskCall, name: string, bytes?: { from: number; to: number }): void {
@@ -156,6 +161,7 @@ export class DiskFaults {
     host.start()
     await world.pause(forMs)
     host.storeIsMissing = false
+    host.disturbedAt = world.now
   }
 
   #holdersOf(volume: SimulatedVolume): SimulatedHost[] {

@@ -253,5 +253,9 @@ export class Liveness {
 /** It does not answer heartbeats either: its process or its links are gone. */
 const isSilent = (host: SimulatedHost): boolean => !host.running || isResponsive(host)
 
-const isResponsive = ({ disk, diskHangs, diskSlowness }: SimulatedHost): boolean =>
-  !diskHangs && diskSlowness === 1 && disk.fault === undefined && disk.capacity === Infinity
+const isResponsive = ({ disk, diskHangs, diskSlowness, storeIsMissing }: SimulatedHost): boolean =>
+  !diskHangs &&
+  !storeIsMissing &&
+  diskSlowness === 1 &&
+  disk.fault === undefined &&
+  disk.capacity === Infinity
