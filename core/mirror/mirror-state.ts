@@ -137,6 +137,11 @@ export class MirrorState {
     return replica === undefined ? this.#refusals.all() : this.#refusals.of(replica)
   }
 
+  /** Whether a request is a read that was refused and is asked of nobody now. */
+  isAside(request: MirrorRequest): boolean {
+    return this.#aside.has(request)
+  }
+
   get serving(): boolean {
     return this.#serving
   }

@@ -7,7 +7,7 @@
  */
 import { reasonOf } from '../../core/errors.ts'
 import { type MirrorRequest } from '../../core/mirror/mirror-state.ts'
-import { endRegion, firstRegion, type RegionIndex, type ReplicaId } from '../../core/units.ts'
+import { endRegion, firstRegion, type Millis, type RegionIndex, type ReplicaId } from '../../core/units.ts'
 import { type MirrorContext } from './mirror-context.ts'
 import { type Reconciliation } from './reconciliation.ts'
 import { type ReplicaLink } from './replica-link.ts'
@@ -16,6 +16,8 @@ import { type ReplicaSession } from './replica-peer.ts'
 export class DiskRefusals {
   readonly #context: MirrorContext
   readonly #reconciliation: Reconciliation
+  /** Reads that are asked for the last time -> when they were refused first. */
+  readonly #lastTries = new WeakMap<MirrorRequest, Millis>()
 
   constructor(context: MirrorContext, reconciliation: Reconciliation) {
     this.#context = context
@@ -46,14 +48,21 @@ export class DiskRefusals {
     }
   }
 
-  /** Asks again for what was refused, and gives up what no disk will ever read. */
+  /**
+   * Asks again for what was refused, and gives up what no disk will ever read: what is refused once more after its time.
+   * A process that was stopped finds that time over, while the disk may be well since long ago.
+   */
   retry(): void {
     const { carrier, options, state } = this.#context
     if (state.refusedCount === 0) return
     this.weigh()
     const latest = options.clock.now() - options.timing.requestTimeMs
     for (const { request, replica, since } of state.refusals()) {
-      if (request.access !== 'read' || since > latest || this.#isElsewhere(request, replica)) continue
+      if (!state.isAside(request) || since > latest || this.#isElsewhere(request, replica)) continue
+      if (this.#lastTries.get(request) !== since) {
+        this.#lastTries.set(request, since)
+        continue
+      }
       this.#context.log('unreadable', { offset: request.offset, length: request.length })
       state.failRead(request)
     }

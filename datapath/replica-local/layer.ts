@@ -259,8 +259,11 @@ export class Layer {
         await this.#data.write(data, offset)
       } catch (error) {
         throw await this.#owner.failedCall(error)
+      } finally {
+        // Also when it failed: a disk that is full takes a part, which is read from now on. What is read must be durable
+        // after a flush, for nobody may ever write it again: who compares finds it equal.
+        if (!landed) this.#blocks.land(page, first, end)
       }
-      if (!landed) this.#blocks.land(page, first, end)
     } finally {
       this.#blocks.release(page)
       this.#end(change)

@@ -77,7 +77,7 @@ export class LocalReplica implements BlockDevice {
     this.#file = file
     const { lostAt, clean, boot: lastBoot, acceptedEpoch } = file.metadata
     this.#lostAt = !clean && lastBoot !== boot ? acceptedEpoch : (lostAt ?? knownLostAt)
-    this.#lostWithBoot = lastBoot !== boot
+    this.#lostWithBoot = lastBoot !== boot && knownLostAt === null
   }
 
   /**

@@ -103,6 +103,20 @@ describe('scenario: a disk fails', () => {
       assert.equal(await read, 6)
     }))
 
+  it('a read that fails for a while is answered, although the process was stopped when the disk became well', async () =>
+    play(98, REGIONS, async rig => {
+      const [h1] = rig.hosts
+      const device = await firstRegions(rig, 1)
+      spoil(h1, 5)
+      const read = readBlock(device, 5)
+      await rig.world.pause(6_000)
+      h1.pause()
+      h1.disk.fault = undefined
+      await rig.world.pause(60_000)
+      h1.resume()
+      assert.equal(await read, 6)
+    }))
+
   it('a replica that was away holds what the last one cannot read: the read waits for it', async () =>
     play(95, REGIONS, async rig => {
       const [h1, h2] = rig.hosts
