@@ -93,7 +93,6 @@ export class MirrorState {
   #effects: Effect[] = []
   /** Changes stay with the replica that refused them; reads are put aside, and ordered anew when they are tried again. */
   readonly #refusals = new Refusals<MirrorRequest>()
-  readonly #aside = new Set<MirrorRequest>()
   #serving = false
   #lastNumber = 0
   #unreconciled: RegionSet | null = null
@@ -135,11 +134,6 @@ export class MirrorState {
   /** What a replica has refused, or all of them have. */
   refusals(replica?: ReplicaId): Refusal<MirrorRequest>[] {
     return replica === undefined ? this.#refusals.all() : this.#refusals.of(replica)
-  }
-
-  /** Whether a request is a read that was refused and is asked of nobody now. */
-  isAside(request: MirrorRequest): boolean {
-    return this.#aside.has(request)
   }
 
   get serving(): boolean {
@@ -343,16 +337,13 @@ export class MirrorState {
     // A write to the same place, which may mend what cannot be read, need not wait for it.
     request.pending.delete(replica)
     this.#running.delete(request.number)
-    this.#aside.add(request)
+    this.#refusals.putAside(request)
     for (const next of this.#order.finish(request)) this.#start(next)
   }
 
   /** Asks again for what was refused. */
   retryRefused(): void {
-    for (const request of [...this.#aside]) {
-      this.#aside.delete(request)
-      if (this.#order.submit(request)) this.#start(request)
-    }
+    for (const request of this.#refusals.takeAside()) if (this.#order.submit(request)) this.#start(request)
     for (const { request, replica } of this.#refusals.all()) {
       const isSent = request.access === 'change' && this.#link(replica).connected
       if (isSent && request.pending.has(replica)) this.#effects.push({ do: 'send', request, replica })
@@ -361,7 +352,7 @@ export class MirrorState {
 
   /** Ends a read that nobody can do: the client is told so. */
   failRead(request: MirrorRequest): void {
-    if (!this.#aside.delete(request)) return
+    if (!this.#refusals.isAside(request)) return
     this.#refusals.forget(request)
     this.#effects.push({ do: 'fail-read', request })
   }

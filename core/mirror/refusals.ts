@@ -6,6 +6,8 @@ export interface Refusal<Request> {
   readonly replica: ReplicaId
   /** When it first said so. */
   readonly since: Millis
+  /** The request is put aside: nobody is asked for it now. */
+  readonly isAside: boolean
 }
 
 /**
@@ -15,6 +17,7 @@ export interface Refusal<Request> {
  */
 export class Refusals<Request> {
   readonly #refusals = new Map<Request, Map<ReplicaId, Millis>>()
+  readonly #aside = new Set<Request>()
 
   /** How many requests are refused by somebody. */
   get count(): number {
@@ -36,6 +39,23 @@ export class Refusals<Request> {
   /** The request has come to its end. */
   forget(request: Request): void {
     this.#refusals.delete(request)
+    this.#aside.delete(request)
+  }
+
+  /** Nobody is asked for a request, until all that are put aside are taken up again. */
+  putAside(request: Request): void {
+    this.#aside.add(request)
+  }
+
+  isAside(request: Request): boolean {
+    return this.#aside.has(request)
+  }
+
+  /** @returns what was put aside, to be asked for again */
+  takeAside(): Request[] {
+    const requests = [...this.#aside]
+    this.#aside.clear()
+    return requests
   }
 
   /** What a replica refuses. */
@@ -45,7 +65,12 @@ export class Refusals<Request> {
 
   all(): Refusal<Request>[] {
     return [...this.#refusals].flatMap(([request, replicas]) =>
-      [...replicas].map(([replica, since]) => ({ request, replica, since }))
+      [...replicas].map(([replica, since]) => ({
+        request,
+        replica,
+        since,
+        isAside: this.#aside.has(request),
+      }))
     )
   }
 }

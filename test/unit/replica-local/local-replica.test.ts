@@ -367,22 +367,6 @@ describe('a local replica', () => {
       assert.deepEqual([...host.replica.intents], [0, 10, 20])
     })
 
-    it('makes durable with a flush what a write on a full disk has left, which nobody may ever write again', async () => {
-      // A power cut keeps much of what was not synced; among so many at least one would have lost it.
-      for (let seed = 1; seed <= 16; seed += 1) {
-        const host = new ReplicaHost(seed, MIB)
-        await host.start()
-        host.disk.capacity = host.disk.used + BLOCK
-        await assert.rejects(write(host, 0, bytes(2 * BLOCK, 1)), { code: 'NO_SPACE' })
-        const seen = await read(host, 0, 2 * BLOCK)
-        assert.deepEqual(seen, new Uint8Array([...bytes(BLOCK, 1), ...bytes(BLOCK, 0)]))
-        await host.replica.flush()
-        host.powerCut()
-        await host.open()
-        assert.deepEqual(await read(host, 0, 2 * BLOCK), seen)
-      }
-    })
-
     for (const suffix of ['.raw', '.map']) {
       it(`serves nothing more after a failed sync of ${suffix}, not even when a later one would succeed`, async () => {
         const host = await startedHost()
