@@ -78,14 +78,11 @@ export class Durability {
     entry.holders = images.flatMap(([host, image]) => (this.#holds(host, image, entry) ? [host] : []))
     for (let sector = entry.firstSector; sector < entry.endSector; sector++) {
       const state = this.#sector(sector)
-      // Overlapping changes run in the order in which they were asked: none of before comes after this one.
-      const at = state.pending.indexOf(entry)
-      const isNewer = (other: WriteEntry, index: number): boolean =>
-        index > at && other.tenant.tenure >= entry.tenant.tenure
-      for (const [index, other] of state.pending.entries()) {
-        if (other !== entry && !isNewer(other, index)) state.older.push(other.value)
-      }
-      state.pending = state.pending.filter(isNewer)
+      const newer = newerThan(entry, state)
+      state.older.push(
+        ...state.pending.filter(other => other !== entry && !newer.includes(other)).map(valueOf)
+      )
+      state.pending = newer
       if (entry.durable) {
         state.base = entry.value
         state.later = []
@@ -234,8 +231,8 @@ export class Durability {
     for (const sector of range(entry)) {
       if (this.#view.history.exempt.has(sector)) continue
       const value = image.shows(sector)
-      const { pending } = this.#sector(sector)
-      if (value === entry.value || pending.some(other => other !== entry && other.value === value)) continue
+      const newer = newerThan(entry, this.#sector(sector))
+      if (value === entry.value || newer.some(other => other.value === value)) continue
       if (host.lastPowerCut < entry.invokedAt) {
         this.#problem(
           `P1: write ${entry.value} was acknowledged, and ${host.name}, which is in-sync, shows ${value} in sector ${sector}`
@@ -347,6 +344,14 @@ const mayShow = ({ base, later, doubt, older, pending }: Sector, value: number):
   older.includes(value) ||
   later.some(entry => entry.value === value) ||
   pending.some(entry => entry.value === value)
+
+/** What is under way and may come after a change: those that overlap run in the order in which they were asked. */
+function newerThan(entry: WriteEntry, { pending }: Sector): WriteEntry[] {
+  const at = pending.indexOf(entry)
+  return pending.filter((other, index) => index > at && other.tenant.tenure >= entry.tenant.tenure)
+}
+
+const valueOf = ({ value }: WriteEntry): number => value
 
 const told = ({ base, later, pending }: Sector): string =>
   `${base} is durable, ${later.map(({ value }) => value).join(' ') || 'nothing'} acknowledged after it and ` +
