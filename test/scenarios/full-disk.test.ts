@@ -9,6 +9,8 @@ import { play, readBlock, type ScenarioRig, writeBlock } from '../support/scenar
 
 const REGIONS = 16
 const PAGE_BYTES = 4096
+/** More than the maps that were made with the volume have room for. */
+const GROWN_REGIONS = 40_000
 
 const fill = (host: SimulatedHost, pagesLeft = 0): void => {
   host.disk.capacity = host.disk.used + pagesLeft * PAGE_BYTES
@@ -138,6 +140,46 @@ describe('scenario: a disk is full', () => {
       const again = await rig.activate(h1)
       assert.equal(await readBlock(again, 3), 33)
       rig.assertIdentical(h1, h2)
+    }))
+
+  it('a volume grows where there is space for its maps; the other replica grows when it has space, too', async () =>
+    play(86, REGIONS, async rig => {
+      await begin(rig, 2)
+      const [h1, h2] = rig.hosts
+      await rig.deactivate(h1)
+      fill(h2)
+      rig.grow(GROWN_REGIONS)
+      const device = await rig.activate(h1)
+      await writeBlock(device, GROWN_REGIONS - 1, 77, true)
+      await rig.world.pause(10_000)
+      assert.deepEqual([rig.isInSync(h1), rig.isInSync(h2)], [true, false])
+      assert.match(rig.mirror(h1)!.replicas()[1]!.trouble ?? '', /space/)
+      free(h2)
+      await rig.until('all are in-sync', () => rig.allInSync)
+      await device.flush()
+      await rig.deactivate(h1)
+      assert.equal(await readBlock(await rig.activate(h2), GROWN_REGIONS - 1), 77)
+    }))
+
+  it('a volume that has grown on full disks is opened when one has space, and is not given away before', async () =>
+    play(87, REGIONS, async rig => {
+      await begin(rig, 2)
+      const [h1, h2] = rig.hosts
+      await rig.deactivate(h1)
+      fill(h1)
+      fill(h2)
+      rig.grow(GROWN_REGIONS)
+      await assert.rejects(rig.activate(h1, 3_000))
+      // What a replica said that it could not store does not count, whoever asks it.
+      await assert.rejects(rig.activate(h2, 3_000))
+      free(h2)
+      await rig.world.pause(5_000)
+      const device = await rig.activate(h1)
+      assert.equal(await readBlock(device, 3), 4)
+      await writeBlock(device, GROWN_REGIONS - 1, 77, true)
+      free(h1)
+      await rig.until('all are in-sync', () => rig.allInSync)
+      assert.equal(await readBlock(device, GROWN_REGIONS - 1), 77)
     }))
 
   it('a replica that is made anew waits for space and leaves what there is to others', async () =>

@@ -227,6 +227,8 @@ export class Administrator {
     const { world } = this.#around
     const { device = null, mirror = null } = host.node?.volume(key) ?? {}
     if (device === null || mirror === null) return null
+    // The process may be another one by now, which has not found out yet that it is to serve.
+    if (mirror.replicas().length === 0) return null
     // Who came later has the higher epoch.
     const tenure = mirror.epoch()
     world.log('admin', `guest ${tenure} of ${key.slice(0, 8)} starts on ${host.name}`)

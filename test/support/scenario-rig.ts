@@ -126,6 +126,13 @@ export class ScenarioRig {
     return parseVolumeState(key, this.#coordinator.read(key).entry!.value)
   }
 
+  /** The record says that the volume, which is closed, has so many regions; its replicas learn of it when it is opened. */
+  grow(regions: number): void {
+    const key = volumeStateKey(this.sr, this.volume)
+    const value = serialiseVolumeState(key, { ...this.state, size: byteLength(regions * REGION_BYTES) })
+    this.#coordinator.transact('growth', [], [{ key, value }])
+  }
+
   isPrimary(host: SimulatedHost): boolean {
     return this.state.primary === host.id
   }
