@@ -140,7 +140,7 @@ function* askUntilFree(
     const promised = longestPromise(answers)
     if (promised === null) return answers
     const { remainingMs } = promised
-    const holder = promised.holder ?? request.state.primary ?? host
+    const holder = promised.holder ?? ownerOf(request.state, host)
     if (isRenewed(answers, before, look) || request.purpose === 'maintenance') return holder
     if ((yield* now()) + remainingMs > deadline) return holder
     for (const [replica, answer] of answers) {
@@ -246,7 +246,7 @@ function* reserve(options: OpenOptions, memory: Memory): Steps<Reserved> {
     return { kind: 'refused', reason: `the volume is ${read.state.operation.kind}` }
   }
   const keeper = new RecordKeeper(read.state, read.revision)
-  if (!mayOpen(keeper.state, options)) return elsewhere(keeper.state, options)
+  if (!mayOpen(keeper.state, options)) return elsewhere(keeper.state)
   if (
     options.purpose === 'maintenance' &&
     read.state.primary !== null &&
@@ -268,7 +268,7 @@ function* reserve(options: OpenOptions, memory: Memory): Steps<Reserved> {
   })
   memory.reservation = operation
   if (outcome.kind === 'missing') return { kind: 'missing' }
-  if (!mayOpen(keeper.state, options)) return elsewhere(keeper.state, options)
+  if (!mayOpen(keeper.state, options)) return elsewhere(keeper.state)
   if (outcome.kind === 'refused') return { kind: 'refused', reason: 'the volume is being deleted' }
   if (outcome.kind === 'given-up') return { kind: 'again', reason: outcome.reason }
   const { state } = keeper
@@ -276,17 +276,22 @@ function* reserve(options: OpenOptions, memory: Memory): Steps<Reserved> {
   // Once this epoch is reserved no lower one can be taken any more. So the only promise that may still bind is that to
   // the primary in the record, and if that is nobody or this host, none does. Of which epoch it is cannot be told from
   // the record: a replica may not have heard of it when its primary raised it last.
-  const owner = state.primary
-  const voidUpTo = owner === null || owner === options.host ? epoch - 1 : 0
+  const voidUpTo = ownerOf(state, options.host) === options.host ? epoch - 1 : 0
   return { kind: 'reserved', keeper, epoch, voidUpTo: toEpoch(voidUpTo) }
 }
 
-/** Whether nobody else had the volume, for who needs that. */
-const mayOpen = ({ primary, reserved }: VolumeState, { resumes, host }: OpenOptions): boolean =>
-  !resumes || primary === host || (primary === null && reserved.host === host)
+/** The only host that a replica may owe a promise; the one that asks when it cannot be another. */
+const ownerOf = ({ primary }: VolumeState, asker: HostId): HostId => primary ?? asker
 
-const elsewhere = ({ primary, reserved }: VolumeState, { host }: OpenOptions) =>
-  ({ kind: 'active-elsewhere', host: primary ?? reserved.host ?? host }) as const
+/** Who has the volume, or was given it last; null for one that nobody ever had. */
+const lastOf = ({ primary, reserved }: VolumeState): HostId | null => primary ?? reserved.host
+
+/** Whether nobody else had the volume, for who needs that. */
+const mayOpen = (state: VolumeState, { resumes, host }: OpenOptions): boolean =>
+  !resumes || lastOf(state) === host
+
+/** Only for a volume that this host had once: so somebody was given it last. */
+const elsewhere = (state: VolumeState) => ({ kind: 'active-elsewhere', host: lastOf(state)! }) as const
 
 function longestPromise(answers: Answers): (AcceptAnswer & { kind: 'promised' }) | null {
   let longest: (AcceptAnswer & { kind: 'promised' }) | null = null
@@ -321,10 +326,9 @@ export function obstacleToTake(state: VolumeState, answers: Answers): string | n
   return null
 }
 
-function describe(answer: AcceptAnswer | Silent | undefined): string {
-  if (answer === undefined) return 'not asked'
-  return 'reason' in answer ? `${answer.kind}, ${answer.reason}` : answer.kind
-}
+/** One that gave no reason was not asked: it is in-sync only since then. */
+const describe = (answer: AcceptAnswer | Silent | undefined): string =>
+  answer !== undefined && 'reason' in answer ? `${answer.kind}, ${answer.reason}` : 'not asked'
 
 function acceptedIn(state: VolumeState, answers: Answers) {
   const accepted = new Map<ReplicaId, AcceptAnswer & { kind: 'accepted' }>()

@@ -125,12 +125,7 @@ export interface Confirmation {
  * A heartbeat counts only if the process that answered it is the one that confirmed, and has taken nothing away
  * since: otherwise this very volume may be what it took.
  */
-export function promiseUntil(
-  confirmation: Confirmation | null,
-  pulse: PeerPulse,
-  promiseTimeMs: Millis
-): Millis {
-  if (confirmation === null) return -1 as Millis
+export function promiseUntil(confirmation: Confirmation, pulse: PeerPulse, promiseTimeMs: Millis): Millis {
   const renewed =
     pulse.incarnation === confirmation.incarnation && pulse.takenAway === confirmation.takenAway
       ? pulse.renewedSentAt

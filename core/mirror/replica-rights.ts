@@ -78,6 +78,7 @@ export class ReplicaRights {
     }
     // The record counts this replica as stale: it can give nobody the right to read or write, so it owes nothing.
     if (!request.inSync) return { kind: 'accept' }
+    // The record names nobody as the primary, or the host that asks: what it promised that host's process is void.
     if (this.#accepted <= request.voidUpTo) return { kind: 'accept' }
     const remainingMs = this.#owedFor(request, now, renewedAt)
     if (remainingMs <= 0) return { kind: 'accept' }
@@ -98,9 +99,6 @@ export class ReplicaRights {
     // A process that has just started does not know what its predecessor promised.
     if (holder === null) return (this.#graceUntil - now) as Millis
     if (holder.confirmedAt === null) return 0 as Millis
-    if (holder.process.incarnation === request.asker.incarnation) return 0 as Millis
-    // One host runs one process per volume: a new one means that the old one is dead.
-    if (holder.process.host === request.asker.host) return 0 as Millis
     if (holder.purpose === 'maintenance' && request.purpose === 'guest') return 0 as Millis
     const heard = Math.max(holder.confirmedAt, renewedAt(holder.process) ?? 0)
     return (heard + this.#promiseTimeMs - now) as Millis

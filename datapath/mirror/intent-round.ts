@@ -2,9 +2,6 @@ import { type RegionIndex, REGION_BYTES } from '../../core/units.ts'
 import { RegionSet } from '../../core/mirror/region-set.ts'
 import { type MirrorContext } from './mirror-context.ts'
 
-/** After a full copy of a large volume there are millions; all at once they would hold up the event loop. */
-const REGIONS_PER_ROUND = 16_384
-
 /**
  * Clears write intents that nobody needs any more, a batch at a time: flushes every replica, then names the regions
  * that were cold all the while, in order with the session's changes.
@@ -32,7 +29,7 @@ export class IntentRound {
 
   /** @returns whether every replica was there all the time */
   async #clear(): Promise<boolean> {
-    const { clearing, keeper, unreconciled, state } = this.#context
+    const { clearing, keeper, options, unreconciled, state } = this.#context
     const links = [...this.#context.links.values()]
     const sessions = links.map(link => link.session)
     const complete = (): boolean =>
@@ -44,7 +41,7 @@ export class IntentRound {
     const before = new RegionSet(clearing.cold.size)
     for (const region of clearing.cold) {
       if (!this.#isChanging(region)) before.add(region)
-      if (before.count === REGIONS_PER_ROUND) break
+      if (before.count === options.batches.regionsPerRound) break
     }
     if (before.isEmpty) return true
     await Promise.all(links.map(async link => link.flush()))

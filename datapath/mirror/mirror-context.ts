@@ -1,3 +1,4 @@
+import { type MirrorBatches } from '../../core/mirror/batches.ts'
 import { type ProcessIdentity, type Purpose, type ReplicaAddress } from '../../core/mirror/messages.ts'
 import { MirrorState } from '../../core/mirror/mirror-state.ts'
 import { type RecordKeeper } from '../../core/mirror/record-keeper.ts'
@@ -29,6 +30,7 @@ export interface MirrorOptions {
   readonly records: RecordStore
   readonly peer: (host: HostId) => ReplicaPeer
   readonly timing: MirrorTiming
+  readonly batches: MirrorBatches
   /** The guest was there before this process: what it had written and not flushed is not known here. */
   readonly resumed: boolean
   readonly log: (event: string, facts: Readonly<Record<string, string | number>>) => void

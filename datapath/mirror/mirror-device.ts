@@ -9,8 +9,11 @@ import {
 } from '../block-device.ts'
 import { type VolumeMirror } from './volume-mirror.ts'
 
-/** The volume as its guest sees it. What cannot go on now waits; see `VolumeMirror`. */
-export class MirrorDevice implements BlockDevice {
+/**
+ * The volume as its guest sees it. What cannot go on now waits; see `VolumeMirror`. It is closed by whoever opened the
+ * mirror, when the volume is deactivated.
+ */
+export class MirrorDevice implements Omit<BlockDevice, 'close'> {
   readonly capabilities = FULL_CAPABILITIES
   readonly size: ByteLength
   readonly #mirror: VolumeMirror
@@ -43,10 +46,5 @@ export class MirrorDevice implements BlockDevice {
 
   async allocation(offset: ByteOffset, length: ByteLength): Promise<Extent[]> {
     return this.#mirror.allocation(offset, length)
-  }
-
-  /** The mirror is closed by whoever opened it, when the volume is deactivated. */
-  async close(): Promise<void> {
-    await Promise.resolve()
   }
 }

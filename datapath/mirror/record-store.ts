@@ -28,7 +28,10 @@ export class RecordStore {
     }
   }
 
-  /** Replaces the record if it is still the one of a revision. @throws RECORD_INVALID */
+  /**
+   * Replaces the record if it is still the one of a revision. One that cannot be understood is another: this call has done
+   * nothing, and whoever goes on trying learns in the end what became of an earlier one.
+   */
   async swap(revision: number, state: VolumeState): Promise<SwapAnswer> {
     const value = serialiseVolumeState(this.#key, state)
     try {
@@ -45,9 +48,8 @@ export class RecordStore {
         revision: current.revision,
       }
     } catch (error) {
-      if (hasCode(error, 'RECORD_INVALID')) throw error
       // Anything that does not say that nothing happened is taken for the worse.
-      const certain = hasCode(error, 'COORDINATOR_UNAVAILABLE')
+      const certain = hasCode(error, 'COORDINATOR_UNAVAILABLE') || hasCode(error, 'RECORD_INVALID')
       return { kind: certain ? 'unavailable' : 'unknown', reason: reasonOf(error) }
     }
   }

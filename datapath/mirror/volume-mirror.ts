@@ -37,6 +37,7 @@ import {
 } from './mirror-status.ts'
 import { openError } from './open-error.ts'
 import { Reconciliation } from './reconciliation.ts'
+import { Recurring } from './recurring.ts'
 import { type LinkOwner, ReplicaLink } from './replica-link.ts'
 import { type RequestCarrier } from './request-carrier.ts'
 
@@ -49,7 +50,7 @@ export class VolumeMirror implements LinkOwner, CopyHost {
   #engine: CopyEngine | null = null
   #phase: MirrorPhase = 'closed'
   #session = 0
-  #timers: Timer[] = []
+  #recurring: Recurring | null = null
   /** Each opening has its own; what belongs to an earlier one finds that it is over. */
   #opening = { over: true }
   #closing: Promise<void> | null = null
@@ -97,11 +98,6 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     return this.#phase === 'serving'
   }
 
-  /** Asked after a wait, in which the phase changes. */
-  private phaseIs(phase: MirrorPhase): boolean {
-    return this.#phase === phase
-  }
-
   /** Size in bytes. @throws INTERNAL before the first open */
   get size(): ByteLength {
     return this.#context.keeper.state.size
@@ -140,7 +136,11 @@ export class VolumeMirror implements LinkOwner, CopyHost {
       this.#setPhase('closed')
       throw openError(outcome, this.#context.options)
     }
-    await this.#establish(outcome)
+    if (await this.#establish(outcome)) return
+    throw new XosanError('ACTIVATED_ON_ANOTHER_HOST', {
+      volume: this.#context.options.volume,
+      host: 'another',
+    })
   }
 
   async #openRecord(deadline: Millis): Promise<OpenOutcome> {
@@ -154,8 +154,11 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     )
   }
 
-  /** Connects the replicas of an opened volume and serves as soon as every in-sync one has told its intents. */
-  async #establish({ keeper, accepted }: OpenOutcome & { kind: 'opened' }): Promise<void> {
+  /**
+   * Connects the replicas of an opened volume and serves as soon as every in-sync one has told its intents.
+   * @returns whether it serves, or is to be closed; false when another opening has followed, and another host has won
+   */
+  async #establish({ keeper, accepted }: OpenOutcome & { kind: 'opened' }): Promise<boolean> {
     const opening = { over: false }
     const { state, changed, links, options } = this.#context
     this.#opening = opening
@@ -163,7 +166,7 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     if (options.resumed && !this.#context.opened) state.assumeUnflushed()
     this.#context.reset(keeper)
     this.#reconciliation.forget()
-    this.#engine = new CopyEngine(this.#context.plan, this)
+    this.#engine = new CopyEngine(this.#context.plan, this, options.batches)
     if ([...accepted.values()].every(answer => answer.lostAt !== null)) state.lostUnflushed()
     state.keepLinks(new Set(replicasOf(keeper.state).map(({ replica }) => replica)))
     for (const record of replicasOf(keeper.state)) {
@@ -175,16 +178,16 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     this.#context.syncStandings()
     for (const link of links.values()) this.#care(link)
     const round = new IntentRound(this.#context)
-    this.#every(options.timing.heartbeatIntervalMs, () => this.#context.checkSilence())
-    this.#every(options.timing.rejoinIntervalMs, () => this.#refusals.retry())
-    this.#every(options.timing.clearIntervalMs, () => void round.run())
+    const recurring = (this.#recurring = new Recurring(this.clock))
+    recurring.every(options.timing.heartbeatIntervalMs, () => this.#context.checkSilence())
+    recurring.every(options.timing.rejoinIntervalMs, () => this.#refusals.retry())
+    recurring.every(options.timing.clearIntervalMs, () => void round.run())
 
     while (!opening.over && this.#closing === null && !this.#allReady()) await changed.next()
     if (opening.over) {
       // Every in-sync replica lost power meanwhile: the opening that follows decides.
       while (this.#phase === 'opening') await changed.next()
-      if (this.phaseIs('serving')) return
-      throw new XosanError('ACTIVATED_ON_ANOTHER_HOST', { volume: options.volume, host: 'another' })
+      return this.#phase === 'serving'
     }
     // Closed before it could serve: nothing was written, so there is nothing but the record to put right.
     if (this.#closing === null) {
@@ -192,6 +195,7 @@ export class VolumeMirror implements LinkOwner, CopyHost {
       this.#engine.kick()
     }
     this.#setPhase('serving')
+    return true
   }
 
   #allReady(): boolean {
@@ -207,12 +211,25 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     this.#stop('every in-sync replica was lost')
     this.#setPhase('opening')
     const again = async (): Promise<void> => {
-      const outcome = await this.#openRecord(Number.POSITIVE_INFINITY as Millis)
+      const outcome = await this.#openRecordAgain()
       if (outcome.kind === 'opened') await this.#establish(outcome)
       // Told to end: the record may still name this host, and closing puts that right.
       else this.#setPhase(this.#closing === null ? 'replaced' : 'serving')
     }
-    again().catch((error: unknown) => this.#context.log('opening again failed', { reason: reasonOf(error) }))
+    void again()
+  }
+
+  /** Goes on until it is decided: nobody else asks again for a guest that waits. */
+  async #openRecordAgain(): Promise<OpenOutcome> {
+    for (;;) {
+      try {
+        return await this.#openRecord(Number.POSITIVE_INFINITY as Millis)
+      } catch (error) {
+        // The record cannot be understood: somebody has to mend it, or to bring a newer version.
+        this.#context.log('opening again waits', { reason: reasonOf(error) })
+        await pause(this.clock, this.timing.rejoinIntervalMs)
+      }
+    }
   }
 
   // -- close ----------------------------------------------------------------------------------------------------
@@ -222,7 +239,6 @@ export class VolumeMirror implements LinkOwner, CopyHost {
    * @throws DEADLINE_EXCEEDED when it is not done by then; it goes on, and a further call waits for it
    */
   async close(deadlineMs: Millis): Promise<void> {
-    if (this.#phase === 'closed' && this.#closing === null) return
     this.#closing ??= this.#close()
     this.#context.changed.notify()
     let timer: Timer | undefined
@@ -305,8 +321,7 @@ export class VolumeMirror implements LinkOwner, CopyHost {
   #stop(reason: string): void {
     const { state, links, changed } = this.#context
     this.#opening.over = true
-    for (const timer of this.#timers) timer.cancel()
-    this.#timers = []
+    this.#recurring?.stop()
     state.hold()
     this.#engine?.stop()
     for (const link of links.values()) {
@@ -320,7 +335,6 @@ export class VolumeMirror implements LinkOwner, CopyHost {
 
   /** Another host is the primary. What the client asked stays open: to fail it would be an error that is none. */
   #replaced(): void {
-    if (this.#phase === 'replaced' || this.#phase === 'closed') return
     this.#context.log('replaced')
     const wasClosing = this.#phase === 'closing'
     this.#stop('another host took the volume')
@@ -475,26 +489,11 @@ export class VolumeMirror implements LinkOwner, CopyHost {
   }
 
   #care(link: ReplicaLink): void {
-    const { over } = this.#opening
-    if (over) return
     link.run().catch(async (error: unknown) => {
       // A record that cannot be understood, say. The volume waits, and the others of this process go on.
       this.#context.logOf('caring for a replica failed', link, reasonOf(error))
       await pause(this.clock, this.timing.rejoinIntervalMs)
       if (this.#context.links.get(link.record.replica) === link) this.#care(link)
     })
-  }
-
-  #every(intervalMs: Millis, action: () => void): void {
-    const opening = this.#opening
-    const again = (): void => {
-      if (opening.over) return
-      action()
-      this.#timers = this.#timers.filter(timer => timer !== current)
-      current = this.clock.after(intervalMs, again)
-      this.#timers.push(current)
-    }
-    let current = this.clock.after(intervalMs, again)
-    this.#timers.push(current)
   }
 }

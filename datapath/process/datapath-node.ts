@@ -5,6 +5,7 @@
 import { parseKey, SRS_PREFIX, volumeStateKey } from '../../cluster/keys.ts'
 import { parseVolumeState } from '../../cluster/volume-state.ts'
 import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
+import { DEFAULT_BATCHES, type MirrorBatches } from '../../core/mirror/batches.ts'
 import { type ProcessIdentity, type Purpose, type ReplicaAddress } from '../../core/mirror/messages.ts'
 import { type MirrorTiming } from '../../core/mirror/timing.ts'
 import { type VolumeState } from '../../core/mirror/volume-record.ts'
@@ -30,6 +31,8 @@ export interface DatapathNodeOptions extends Omit<ReplicaHostOptions, 'isServing
   readonly random: Random
   readonly coordinator: Coordinator
   readonly timing: MirrorTiming
+  /** The shipped ones if not given. */
+  readonly batches?: MirrorBatches
   readonly attachments: AttachmentStore
   /** Whether this process is the one of its host that serves a volume. */
   readonly isOurs: (volume: VolumeKey) => boolean
@@ -386,17 +389,14 @@ export class DatapathNode {
 
   async #open(volume: Volume, purpose: Purpose, deadline: Millis, resumed = false): Promise<void> {
     const { sr, key } = volume
-    const { identity, clock, random, coordinator, timing, transport, log } = this.#options
+    const { identity, coordinator, transport } = this.#options
     const mirror = new VolumeMirror({
+      batches: DEFAULT_BATCHES,
+      ...this.#options,
       sr,
       volume: key,
-      identity,
       purpose,
-      clock,
-      random,
-      timing,
       resumed,
-      log,
       records: new RecordStore(coordinator, sr, key),
       peer: host => (host === identity.host ? this.#local : this.#peer(transport(host, key))),
     })

@@ -18,7 +18,7 @@ import { Signal } from '../mirror/signal.ts'
 export class GuestDevice implements BlockDevice {
   readonly capabilities = FULL_CAPABILITIES
   #size: ByteLength
-  #current: BlockDevice | null = null
+  #current: MirrorDevice | null = null
   /** The one that served last. */
   #last: VolumeMirror | null = null
   readonly #changed = new Signal()
@@ -78,7 +78,7 @@ export class GuestDevice implements BlockDevice {
     await Promise.resolve()
   }
 
-  async #next(): Promise<BlockDevice> {
+  async #next(): Promise<MirrorDevice> {
     while (this.#current === null) await this.#changed.next()
     return this.#current
   }

@@ -4,6 +4,7 @@
  * that keeps the guest's writes away from the region for the moment that it takes.
  */
 import { hasCode } from '../../core/errors.ts'
+import { DEFAULT_BATCHES, type MirrorBatches } from '../../core/mirror/batches.ts'
 import { type CopyTarget, type CopyTask, type ResyncPlan } from '../../core/mirror/resync-plan.ts'
 import { type Clock, pause } from '../../core/ports/clock.ts'
 import {
@@ -44,13 +45,6 @@ export interface CopyHost {
 const TASKS_AT_ONCE = 16
 /** While the guest works, one region at a time, with this pause after each, in milliseconds. */
 const GUEST_PAUSE_MS = 2 as Millis
-/**
- * Bytes that are copied to a replica that is being rebuilt before it is flushed; as much again may follow while that is
- * under way. So the last flush, which counts as one request, has a bounded size: a disk that has to seek for every
- * region brings out some 13 MB/s, and so twice this in 10 s, before the 15 s are over that a request may take. With half
- * as many a fast disk would spend its time on flushes.
- */
-const FLUSH_EVERY_BYTES = 64 * 2 ** 20
 /** After a copy that failed, in milliseconds. */
 const FAILURE_PAUSE_MS = 50 as Millis
 /** After the source could not read a region: its disk may try for seconds each time, and the guest needs it too. */
@@ -69,14 +63,16 @@ interface Unflushed {
 export class CopyEngine {
   readonly #plan: ResyncPlan
   readonly #host: CopyHost
+  readonly #batches: MirrorBatches
   readonly #comparison = new Comparison()
   /** For the sessions of replicas that are being rebuilt; those in-sync are flushed by who waits for the copy. */
   readonly #unflushed = new WeakMap<ReplicaSession, Unflushed>()
   #running = 0
   #stopped = false
 
-  constructor(plan: ResyncPlan, host: CopyHost) {
+  constructor(plan: ResyncPlan, host: CopyHost, batches = DEFAULT_BATCHES) {
     this.#plan = plan
+    this.#batches = batches
     this.#host = host
   }
 
@@ -175,7 +171,7 @@ export class CopyEngine {
     const unflushed = this.#unflushed.get(session) ?? { bytes: 0, flushing: false }
     this.#unflushed.set(session, unflushed)
     unflushed.bytes += bytes
-    if (unflushed.bytes < FLUSH_EVERY_BYTES) return
+    if (unflushed.bytes < this.#batches.copiedBytes) return
     if (unflushed.flushing) this.#plan.hold(record.replica)
     else void this.#flush(target, session, unflushed)
   }

@@ -7,6 +7,7 @@ import { volumeStateKey } from '../../cluster/keys.ts'
 import { serialiseVolumeState } from '../../cluster/volume-state.ts'
 import { type AcceptAnswer, type ProcessIdentity } from '../../core/mirror/messages.ts'
 import { RegionSet } from '../../core/mirror/region-set.ts'
+import { DEFAULT_BATCHES } from '../../core/mirror/batches.ts'
 import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
 import {
   type BootId,
@@ -212,6 +213,7 @@ describe('scenario: a replica comes back while a write is on its way to another 
       ),
       peer: host => (host === own.identity.host ? own : other),
       timing: DEFAULT_TIMING,
+      batches: DEFAULT_BATCHES,
       log: event => transcript.push(`primary: ${event}`),
     })
 

@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { SourceMap } from 'node:module'
-import { dirname, join, relative, resolve } from 'node:path'
+import { dirname, relative, resolve } from 'node:path'
 import { PROJECT_ROOT } from './bundle.ts'
 import { NEVER_REACHED, type NeverReached } from './never-reached.ts'
 import { type Stretches } from './worker-messages.ts'
@@ -85,10 +85,14 @@ export class Coverage {
 
   #passages(): Passage[] {
     const script = readFileSync(this.#script, 'utf8')
-    const payload = JSON.parse(readFileSync(`${this.#script}.map`, 'utf8')) as SourceMap['payload']
+    const text = readFileSync(`${this.#script}.map`, 'utf8')
+    const payload = JSON.parse(text) as SourceMap['payload'] & { readonly sourcesContent: readonly string[] }
     const map = new SourceMap(payload)
     const starts = lineStarts(script)
-    const sources = new Map<string, readonly string[]>()
+    // As they were when they were bundled.
+    const sources = new Map(
+      payload.sources.map((source, index) => [source, payload.sourcesContent[index]!.split('\n')])
+    )
     const found = new Map<string, Passage>()
     for (const [start, end] of this.#notReached ?? []) {
       // Braces, commas and blanks that V8 counts are no code.
@@ -101,13 +105,11 @@ export class Coverage {
       const path = resolve(dirname(this.#script), entry.originalSource)
       const file = relative(PROJECT_ROOT, path)
       if (!PROTOCOL.test(file) && !AROUND.test(file)) continue
-      const lines = sources.get(file) ?? readFileSync(join(PROJECT_ROOT, file), 'utf8').split('\n')
-      sources.set(file, lines)
       const passage = {
         file,
         line: entry.originalLine + 1,
         column: entry.originalColumn + 1,
-        text: lines[entry.originalLine]!.trim(),
+        text: sources.get(entry.originalSource)![entry.originalLine]!.trim(),
       }
       found.set(`${file}:${passage.line}:${passage.column}`, passage)
     }

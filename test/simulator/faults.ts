@@ -2,6 +2,7 @@ import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
 import { type Millis } from '../../core/units.ts'
 import { USUAL_DELAY_MS } from './network.ts'
 import { type DiskFaultKind, DiskFaults } from './disk-faults.ts'
+import { Oddities, type OddityKind } from './oddities.ts'
 import { type Fate } from './simulated-coordinator.ts'
 import { type SimulatedHost } from './simulated-host.ts'
 import { type Universe } from './universe.ts'
@@ -23,11 +24,13 @@ type Kind =
   | 'slow network'
   | 'coordinator away'
   | 'coordinator unsure'
+  | 'coordinator flickers'
   | 'primary left behind'
   | 'contention'
   | 'return under load'
   | 'plot'
   | DiskFaultKind
+  | OddityKind
 
 /** How often each kind is drawn, relative to the others. */
 const WEIGHTS: Readonly<Record<Kind, number>> = {
@@ -46,6 +49,7 @@ const WEIGHTS: Readonly<Record<Kind, number>> = {
   'slow network': 1,
   'coordinator away': 2,
   'coordinator unsure': 4,
+  'coordinator flickers': 2,
   'primary left behind': 5,
   contention: 4,
   'return under load': 3,
@@ -54,6 +58,9 @@ const WEIGHTS: Readonly<Record<Kind, number>> = {
   'disk fails': 5,
   'bad sectors': 2,
   'store not mounted': 2,
+  'a volume is removed': 3,
+  'processes are made up': 0.5,
+  'record unreadable': 0.7,
 }
 
 /**
@@ -95,8 +102,10 @@ export class FaultSchedule {
   readonly #away = new Set<string>()
   readonly #unsure = new Set<string>()
   readonly #blind = new Set<string>()
+  readonly #flaky = new Set<string>()
   readonly #coordinatorDisturbedAt = new Map<string, number>()
   readonly disks: DiskFaults
+  readonly #oddities: Oddities
   #over = false
 
   constructor(universe: Universe) {
@@ -105,6 +114,7 @@ export class FaultSchedule {
     const kinds = swarm(this.#random)
     this.#kinds = universe.steady ? STEADY : kinds
     this.disks = new DiskFaults(universe, this)
+    this.#oddities = new Oddities(universe, this.#random.fork())
   }
 
   /** What becomes of a call to the coordinator. */
@@ -113,6 +123,8 @@ export class FaultSchedule {
     const beforeMs = random.between(0.2, 3) as Millis
     const afterMs = random.between(0.2, 3) as Millis
     if (this.#away.has(client)) return { kind: 'unavailable', afterMs: 300 as Millis }
+    if (this.#flaky.has(client) && random.chance(0.4))
+      return { kind: 'unavailable', afterMs: random.between(5, 100) as Millis }
     if (this.#unsure.has(client) && random.chance(0.4)) {
       const effectMs = random.chance(0.4) ? null : (random.between(1, 1500) as Millis)
       return { kind: 'unknown', afterMs: random.between(5, 800) as Millis, effectMs }
@@ -126,8 +138,14 @@ export class FaultSchedule {
 
   /** Whether a host reaches the coordinator and learns what it did there, and since when that is as it is. */
   coordinatorOf(client: string): { readonly isWell: boolean; readonly disturbedAt: number } {
-    const isWell = ![this.#away, this.#unsure, this.#blind].some(how => how.has(client))
+    const isUnwell = [this.#away, this.#unsure, this.#blind, this.#flaky].some(how => how.has(client))
+    const isWell = !isUnwell && !this.#oddities.isUnreadable
     return { isWell, disturbedAt: this.#coordinatorDisturbedAt.get(client) ?? 0 }
+  }
+
+  /** Whether some record could not be read at some time. */
+  get hasSpoiled(): boolean {
+    return this.counts['record unreadable' satisfies Kind] !== undefined
   }
 
   /** Counts a fault for the summary. */
@@ -211,6 +229,8 @@ export class FaultSchedule {
         return this.#troubleCoordinator(this.#away, random.chance(0.5) ? hosts : [host], durationMs)
       case 'coordinator unsure':
         return this.doubt(host, durationMs)
+      case 'coordinator flickers':
+        return this.#troubleCoordinator(this.#flaky, random.chance(0.5) ? hosts : [host], durationMs)
       case 'primary left behind':
         return coincidences.leavePrimaryBehind()
       case 'contention':
@@ -224,6 +244,15 @@ export class FaultSchedule {
       case 'bad sectors':
       case 'store not mounted':
         return this.disks.strike(kind, host, durationMs)
+      case 'a volume is removed':
+      case 'processes are made up':
+        return this.#oddities.strike(kind, host, durationMs)
+      case 'record unreadable': {
+        const odd = this.#oddities.strike(kind, host, Math.min(durationMs, 6_000))
+        this.#disturbCoordinator()
+        await odd
+        this.#disturbCoordinator()
+      }
     }
   }
 
@@ -341,12 +370,19 @@ export class FaultSchedule {
     }
   }
 
+  #disturbCoordinator(): void {
+    const { hosts, world } = this.#universe
+    for (const { name } of hosts) this.#coordinatorDisturbedAt.set(name, world.now)
+  }
+
   #healAll(): void {
     const { hosts, network } = this.#universe
     this.#away.clear()
     this.#unsure.clear()
     this.#blind.clear()
-    for (const { name } of hosts) this.#coordinatorDisturbedAt.set(name, this.#universe.world.now)
+    this.#flaky.clear()
+    this.#oddities.heal()
+    this.#disturbCoordinator()
     network.delayMs = USUAL_DELAY_MS
     network.heal()
     this.disks.heal()

@@ -43,6 +43,9 @@ const SENT_AGAIN_MS = 4_000
 /** What a guest puts into a buffer that it uses again. */
 const REUSED = 0xee
 
+/** How often a guest asks for nothing, which is done at once or in its turn. */
+const NOTHING_CHANCE = 0.002
+
 /** Those who only read are there to see what is wrong, not to be many; in milliseconds. */
 const READER_PAUSE_MS = 25
 
@@ -215,10 +218,18 @@ export class Guest {
     const first = Math.min(place, sectors - count)
     const what = onlyReads ? 0 : random.fraction()
     this.#options.history.requests++
+    if (random.chance(NOTHING_CHANCE)) return this.#nothing(first)
     if (what < 0.45) await this.#read(first, count)
     else if (what < 0.9) await this.#write(first, count)
     else if (what < 0.94) await this.#clear(first, count)
     else await this.#flush()
+  }
+
+  async #nothing(first: number): Promise<void> {
+    const { device } = this.#options
+    const offset = (first * SECTOR_BYTES) as ByteOffset
+    await this.#waitFor(device.read(offset, Buffer.alloc(0)))
+    await this.#waitFor(device.trim({ offset, length: 0 as ByteLength, durable: false }))
   }
 
   async #waitFor<Result>(answer: Promise<Result>): Promise<Result> {

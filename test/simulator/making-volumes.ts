@@ -17,6 +17,18 @@ const GROWTH_MAX = 3
 /** Makes a volume at the datapath processes themselves. */
 export async function makeVolume(universe: Universe, random: SeededRandom): Promise<SimulatedVolume> {
   const key = random.uuid() as VolumeKey
+  const state = await makeReplicas(universe, random, key)
+  const record = volumeStateKey(universe.sr, key)
+  universe.coordinator.transact('creation', [], [{ key: record, value: serialiseVolumeState(record, state) }])
+  return simulatedVolume(universe, key, state.layers[0]!, random, VOLUME_BYTES)
+}
+
+/** Makes the replicas of a volume. @returns what its record is to be */
+export async function makeReplicas(
+  universe: Universe,
+  random: SeededRandom,
+  key: VolumeKey
+): Promise<VolumeState> {
   const layer = random.uuid() as LayerId
   const copies = random.chance(0.75) ? 2 : 3
   const holders = random.shuffled(universe.hosts).slice(0, copies)
@@ -27,7 +39,7 @@ export async function makeVolume(universe: Universe, random: SeededRandom): Prom
     await universe.administrator.ask(host, async () => host.node!.replicas.create(address, true), 10_000)
     replicas.push({ host: host.id, replica, store: host.store, inSync: true })
   }
-  const state: VolumeState = {
+  return {
     version: 1,
     size: VOLUME_BYTES,
     sharable: false,
@@ -37,9 +49,6 @@ export async function makeVolume(universe: Universe, random: SeededRandom): Prom
     layers: [layer],
     mirrors: [replicas],
   }
-  const record = volumeStateKey(universe.sr, key)
-  universe.coordinator.transact('creation', [], [{ key: record, value: serialiseVolumeState(record, state) }])
-  return simulatedVolume(universe, key, layer, random, VOLUME_BYTES)
 }
 
 /** Makes a volume that may grow, by `Volume.create` on any host. */

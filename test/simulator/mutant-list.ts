@@ -81,9 +81,9 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'a promise of an epoch before the last change of the membership is void',
     breaks: ['P4', 'P1', 'P3'],
     file: 'core/mirror/open-procedure.ts',
-    find: 'const voidUpTo = owner === null || owner === options.host ? epoch - 1 : 0',
+    find: 'const voidUpTo = ownerOf(state, options.host) === options.host ? epoch - 1 : 0',
     replace:
-      'const voidUpTo = owner === null || owner === options.host ? epoch - 1 : Math.max(state.epoch - 1, 0)',
+      'const voidUpTo = ownerOf(state, options.host) === options.host ? epoch - 1 : Math.max(state.epoch - 1, 0)',
   },
   {
     name: 'a process that has just started owes nothing',
@@ -350,8 +350,8 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'a volume is opened again for its guest although another host had it',
     breaks: ['P3', 'P1'],
     file: 'core/mirror/open-procedure.ts',
-    find: '!resumes || primary === host || (primary === null && reserved.host === host)',
-    replace: '!resumes || primary === host || reserved.host !== null',
+    find: '!resumes || lastOf(state) === host',
+    replace: '!resumes || state.primary === host || state.reserved.host !== null',
   },
   {
     name: 'a region is read before its copies are durable',
@@ -392,7 +392,7 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'a replica is made although nobody wants it any more',
     breaks: ['P9'],
     file: 'datapath/process/wanted-replica.ts',
-    find: "if (tombstone === null) throw new XosanError('VOLUME_NOT_FOUND', { sr, volume })",
+    find: "throw new XosanError('VOLUME_NOT_FOUND', { sr, volume })",
     replace: '',
   },
   {

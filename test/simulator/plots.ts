@@ -23,6 +23,7 @@ const NAMES = [
   'a primary comes back to replicas that were started anew',
   'a sync is forgotten',
   'it is in doubt who is back',
+  'all others are started anew',
 ] as const
 export type PlotName = (typeof NAMES)[number]
 
@@ -54,6 +55,8 @@ export class Plots {
         return this.#forgetSync(stage)
       case 'it is in doubt who is back':
         return this.#doubtReturn(stage)
+      case 'all others are started anew':
+        return this.#startOthersAnew(stage)
     }
   }
 
@@ -164,6 +167,19 @@ export class Plots {
     await world.pause(random.between(50, 900))
     void faults.isolate(primary, hosts, true, random.between(6_000, 9_000))
     await this.#takeElsewhere(volume, holder, 5, 1_200)
+  }
+
+  /**
+   * All replicas are on other hosts, which lose power together, so that the primary opens the volume again like after a
+   * crash. Before it reaches the coordinator for that, one of them has taken it.
+   */
+  async #startOthersAnew({ volume, primary, holders }: Stage): Promise<void> {
+    const { faults, world } = this.#universe
+    const random = this.#random
+    void faults.withoutCoordinator([primary], random.between(4_000, 12_000))
+    await faults.cutPower(holders, random.between(100, 800))
+    await world.pause(random.between(0, 500))
+    await this.#takeElsewhere(volume, holders[0]!, 6, 1_500)
   }
 
   async #takeElsewhere(

@@ -1,5 +1,6 @@
 import { XosanError } from '../../core/errors.ts'
-import { type ProcessIdentity } from '../../core/mirror/messages.ts'
+import { DEFAULT_BATCHES, type MirrorBatches } from '../../core/mirror/batches.ts'
+import { type ConfirmRequest, type ProcessIdentity } from '../../core/mirror/messages.ts'
 import { type MirrorTiming } from '../../core/mirror/timing.ts'
 import {
   type BootId,
@@ -28,6 +29,7 @@ interface HostOptions {
   readonly network: SimulatedNetwork
   readonly coordinator: SimulatedCoordinator
   readonly timing: MirrorTiming
+  readonly batches?: MirrorBatches
   readonly sr: SrId
   readonly name: string
   readonly hosts: () => readonly SimulatedHost[]
@@ -43,6 +45,8 @@ export interface HostObserver {
   readFrom(bytes: Uint8Array, host: SimulatedHost): void
   /** A message between hosts was answered, or ended with an error. */
   saw(message: string, answer: string): void
+  /** A process has believed another one that it is the primary. */
+  confirmed(host: SimulatedHost, node: DatapathNode, request: ConfirmRequest): void
   /** A process has logged something. */
   said(host: SimulatedHost, event: string, facts: Readonly<Record<string, string | number>>): void
 }
@@ -123,19 +127,20 @@ export class SimulatedHost {
   }
   set diskSlowness(factor: number) {
     this.#diskSlowness = factor
-    this.#disturbed()
+    this.disturb()
   }
 
-  #disturbed(): void {
+  /** Something happens to it, and may have any effect for a moment. */
+  disturb(): void {
     this.disturbedAt = this.#options.world.now
   }
 
   /** Starts a datapath process if none runs. */
   start(): void {
     if (this.#process !== null) return
-    this.#disturbed()
+    this.disturb()
     this.#ending = false
-    const { world, coordinator, timing } = this.#options
+    const { world, coordinator, timing, batches = DEFAULT_BATCHES } = this.#options
     this.#poweredOn = true
     const process = new SimulatedProcess(world, this.#rate, (port, underWay) => {
       const wrong = excess(port, underWay)
@@ -155,6 +160,7 @@ export class SimulatedHost {
       clock: process.clock,
       random: this.#random.fork(),
       timing,
+      batches,
       coordinator: counted(coordinator.client(this.name, process.deliver), process),
       store: async sr => {
         if (!this.storeIsMissing) return { id: this.store, disk: mount }
@@ -221,7 +227,7 @@ export class SimulatedHost {
     const [process, node] = [this.#process, this.#node]
     if (process === null || node === null) return
     this.#options.world.log(this.name, 'process is told to end')
-    this.#disturbed()
+    this.disturb()
     this.#ending = true
     const ended = new Promise<void>(resolve => {
       process.deliver(() => void node.stop(withinMs).then(resolve, resolve))
@@ -232,7 +238,7 @@ export class SimulatedHost {
   /** The process dies; the page cache stays. */
   crash(): void {
     this.#options.world.log(this.name, 'process dies')
-    this.#disturbed()
+    this.disturb()
     this.#process?.kill()
     this.#mount?.crash()
     this.#process = null
@@ -243,7 +249,7 @@ export class SimulatedHost {
   /** The host loses power, and with it every un-synced write. */
   cutPower(): void {
     this.#options.world.log(this.name, 'power is cut')
-    this.#disturbed()
+    this.disturb()
     this.#process?.kill()
     this.disk.powerCut()
     this.#process = null
@@ -265,13 +271,13 @@ export class SimulatedHost {
 
   pause(): void {
     this.#options.world.log(this.name, 'process is stopped')
-    this.#disturbed()
+    this.disturb()
     this.#process?.pause()
   }
 
   resume(): void {
     this.#options.world.log(this.name, 'process goes on')
-    this.#disturbed()
+    this.disturb()
     this.#process?.resume()
   }
 
@@ -283,7 +289,7 @@ export class SimulatedHost {
   hangDisk(): void {
     if (this.#hanging !== null) return
     this.#options.world.log(this.name, 'disk hangs')
-    this.#disturbed()
+    this.disturb()
     this.#hanging = []
   }
 
@@ -291,7 +297,7 @@ export class SimulatedHost {
   freeDisk(): void {
     if (this.#hanging === null) return
     this.#options.world.log(this.name, `disk answers ${this.#hanging.length} calls that hung`)
-    this.#disturbed()
+    this.disturb()
     const hanging = this.#random.shuffled(this.#hanging)
     this.#hanging = null
     for (const end of hanging) this.#options.world.after(this.#random.between(0, 500), end)
@@ -385,7 +391,11 @@ export class SimulatedHost {
         network.call(this, to, timing.callTimeoutMs, async () => to.node!.replicas.heartbeat(heartbeat)),
       accept: async request => call('accept', 'asked to accept', async node => node.replicas.accept(request)),
       confirm: async request =>
-        call('confirm', 'asked to confirm', async node => node.replicas.confirm(request)),
+        call('confirm', 'asked to confirm', async node => {
+          const answer = await node.replicas.confirm(request)
+          if (answer.kind === 'ok') observer?.confirmed(to, node, request)
+          return answer
+        }),
       raise: async request => call('raise', 'asked to raise', async node => node.replicas.raise(request)),
       intents: async name => call('intents', 'asked for intents', async node => node.replicas.intents(name)),
       digests: async (name, region) =>

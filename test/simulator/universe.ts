@@ -7,24 +7,26 @@
  * power (one, some, all), links are cut in one or both directions, disks and links are slow, the coordinator is
  * away, late, or silent about what it did. Then everything heals, and what must be true in the end is checked.
  */
-import { parseKey, volumeStateKey } from '../../cluster/keys.ts'
-import { parseVolumeState } from '../../cluster/volume-state.ts'
+import { volumeStateKey } from '../../cluster/keys.ts'
 import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
+import { DEFAULT_BATCHES, type MirrorBatches } from '../../core/mirror/batches.ts'
 import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
 import { inSyncReplicas, replicasOf } from '../../core/mirror/volume-change.ts'
 import { type VolumeState } from '../../core/mirror/volume-record.ts'
 import { type Entry } from '../../core/ports/coordinator.ts'
-import { type ByteOffset, type Millis, REGION_BYTES, type SrId, type VolumeKey } from '../../core/units.ts'
+import { type ByteOffset, type Millis, REGION_BYTES, type SrId } from '../../core/units.ts'
 import { Administrator } from './administrator.ts'
 import { Coincidences } from './coincidences.ts'
 import { FaultSchedule } from './faults.ts'
 import { SECTOR_BYTES } from './history.ts'
+import { Impostor } from './impostor.ts'
 import { Liveness } from './liveness.ts'
 import { SimulatedNetwork } from './network.ts'
 import { makeThroughXosand, makeVolume } from './making-volumes.ts'
 import { Onlookers } from './onlookers.ts'
 import { Operators } from './operators.ts'
 import { Plots } from './plots.ts'
+import { tryParseState, volumeOfKey } from './records.ts'
 import { checkEnd, checkEquality, checkIntents } from './replica-checks.ts'
 import { checkRecoverable } from './recoverable.ts'
 import { SimulatedCoordinator } from './simulated-coordinator.ts'
@@ -69,6 +71,7 @@ const POOL_SEED = 0x706f6f6c
 /** The part of the universes in which faults are rare, and last: else nothing would ever be waited for to its end. */
 const STEADY_PART = 0.12
 const STEADY_SEED = 0x73746479
+const BATCH_SEED = 0x62617463
 const SECTORS_PER_REGION = REGION_BYTES / SECTOR_BYTES
 
 export class Universe {
@@ -88,6 +91,7 @@ export class Universe {
   readonly #problems: string[] = []
   /** Records that were parsed once: they are looked at a thousand times for each change. */
   readonly #states = new WeakMap<Entry, VolumeState>()
+  readonly #lastStates = new Map<string, VolumeState>()
   /** xosand on every host; null in a universe of datapath processes alone. */
   readonly pool: SimulatedPool | null
   /** Whose replica the bytes of a read are from. */
@@ -132,6 +136,13 @@ export class Universe {
       callTimeMs: 1000 as Millis,
       observe: (revision, client, changes) => this.#observe(revision, client, changes),
     })
+    // Volumes are small: what is done in batches would hardly ever be more than one.
+    const ownRandom = new SeededRandom(seed ^ BATCH_SEED)
+    const batches: MirrorBatches = {
+      regionsPerRound: ownRandom.pick([2, DEFAULT_BATCHES.regionsPerRound]),
+      copiedBytes: ownRandom.pick([2, 8, 32]) * REGION_BYTES,
+    }
+    const impostor = new Impostor(ownRandom.fork(), text => this.problem(text))
     const count = 3 + this.#random.below(2)
     for (let i = 1; i <= count; i++) {
       const { world, network, coordinator } = this
@@ -142,6 +153,7 @@ export class Universe {
           network,
           coordinator,
           timing: DEFAULT_TIMING,
+          batches,
           sr: this.sr,
           name: `h${i}`,
           hosts,
@@ -150,6 +162,7 @@ export class Universe {
             problem: text => this.problem(text),
             readFrom: (bytes, host) => this.#readFrom.set(bytes, host),
             saw: (message, answer) => this.transitions.saw(message, answer),
+            confirmed: (host, node, request) => impostor.overheard(host, node, request),
             said: (host, event, facts) => {
               if (event === 'replaced') this.#checkReplaced(host, String(facts['volume']))
             },
@@ -250,14 +263,15 @@ export class Universe {
 
   // -- what is seen from outside ------------------------------------------------------------------------------------------
 
-  /** The record of a volume as the coordinator has it. */
+  /** The record of a volume as the coordinator has it, or had it before it was spoiled. */
   stateOf(volume: SimulatedVolume): VolumeState {
     const key = volumeStateKey(this.sr, volume.key)
     const entry = this.coordinator.read(key).entry!
     let state = this.#states.get(entry)
     if (state === undefined) {
-      state = parseVolumeState(key, entry.value)
+      state = tryParseState(key, entry.value) ?? this.#lastStates.get(key)!
       this.#states.set(entry, state)
+      this.#lastStates.set(key, state)
     }
     return state
   }
@@ -269,12 +283,13 @@ export class Universe {
   ): void {
     this.pool?.observe(revision, changes)
     for (const { key, value } of changes) {
-      if (value === null || parseVolumeKey(key) === null) continue
-      const state = parseVolumeState(key, value)
+      if (value === null || volumeOfKey(key) === null) continue
+      const state = tryParseState(key, value)
+      if (state === null) continue
       const replicas = replicasOf(state).map(
         ({ host, inSync }) => `${this.hosts.find(({ id }) => id === host)!.name}${inSync ? '' : '(stale)'}`
       )
-      const volume = this.volumes.find(other => other.key === parseVolumeKey(key))
+      const volume = this.volumes.find(other => other.key === volumeOfKey(key))
       if (volume !== undefined) {
         volume.changedAt.set(client, this.world.now)
         this.#recordChanged(volume, state)
@@ -312,7 +327,8 @@ export class Universe {
     since: number,
     error: unknown
   ): void {
-    if (error instanceof XosanError && !ADMITTED.has(error.code)) {
+    const isSpoiled = hasCode(error, 'RECORD_INVALID') && this.faults.hasSpoiled
+    if (error instanceof XosanError && !ADMITTED.has(error.code) && !isSpoiled) {
       this.problem(`P5: ${what} failed with ${error.code}: ${error.message}`)
     } else if (error instanceof TypeError || error instanceof RangeError) {
       this.problem(`P5: ${what} failed: ${reasonOf(error)}`)
@@ -473,9 +489,4 @@ export class Universe {
       }
     }
   }
-}
-
-function parseVolumeKey(key: string): VolumeKey | null {
-  const parsed = parseKey(key)
-  return parsed.kind === 'volume-state' ? parsed.volume : null
 }

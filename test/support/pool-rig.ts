@@ -6,7 +6,7 @@ import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
 import { type VolumeState } from '../../core/mirror/volume-record.ts'
 import { type Millis, millis, type SrId, type VolumeKey, VOLUME_SIZE_MULTIPLE } from '../../core/units.ts'
 import { SimulatedNetwork } from '../simulator/network.ts'
-import { type Fate, SimulatedCoordinator } from '../simulator/simulated-coordinator.ts'
+import { type Fate, type SimulatedCall, SimulatedCoordinator } from '../simulator/simulated-coordinator.ts'
 import { type SmapiAnswer, type SimulatedDaemon, volumesOnDisk } from '../simulator/simulated-daemon.ts'
 import { SimulatedHost } from '../simulator/simulated-host.ts'
 import { SimulatedPool } from '../simulator/simulated-pool.ts'
@@ -33,7 +33,7 @@ export class PoolRig {
   readonly calm = false
   readonly faults = { count: () => undefined, cutPower: async () => Promise.resolve() }
   /** What becomes of each call to the coordinator. */
-  fateOf: (client: string, keys: readonly string[]) => Fate = () => ANSWER
+  fateOf: (client: string, keys: readonly string[], verb: SimulatedCall['verb']) => Fate = () => ANSWER
   /** How long after a change hosts hear of it, in milliseconds. */
   watchDelayMs = 0
 
@@ -44,7 +44,7 @@ export class PoolRig {
     this.sr = world.random.uuid() as SrId
     this.coordinator = new SimulatedCoordinator({
       clock: { now: () => world.now as Millis, after: (ms, action) => world.after(ms, action) },
-      decide: ({ client, keys }) => this.fateOf(client, keys),
+      decide: ({ client, keys, verb }) => this.fateOf(client, keys, verb),
       watchDelayMs: () => millis(this.watchDelayMs),
       callTimeMs: millis(1000),
     })

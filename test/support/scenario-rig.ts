@@ -190,6 +190,16 @@ export class ScenarioRig {
     return () => failed
   }
 
+  /** Puts something in the place of the volume's record that is none. @returns the way to put it back */
+  spoilRecord(): () => void {
+    const key = volumeStateKey(this.sr, this.volume)
+    const { value } = this.#coordinator.read(key).entry!
+    const put = (text: string): unknown =>
+      this.#coordinator.transact('a stranger', [], [{ key, value: text }])
+    put('{"version":2}')
+    return () => void put(value)
+  }
+
   /** Cuts a host off from the coordinator, or connects it again. */
   reachesCoordinator(host: SimulatedHost, reaches: boolean): void {
     if (reaches) this.#cutOff.delete(host)

@@ -116,6 +116,7 @@ class Pair {
   look(at: number): void {
     this.at(at, () => {
       if (!this.lost) return
+      if (this.#confirmation === null) return
       const until = promiseUntil(this.#confirmation, this.#pulse, ms(PROMISE_MS))
       assert(
         this.#here(at) >= until,

@@ -95,14 +95,11 @@ describe('a replica that is asked to accept an epoch', () => {
     assert.equal(judge(rightsOf({ at: 6, confirmedAt: null }), acceptRequest({ epoch: 7 })).kind, 'accept')
   })
 
-  it('accepts a higher one from the process that it owes the promise to', () => {
-    const rights = rightsOf({ at: 6, confirmedAt: 99_999 })
-    assert.equal(judge(rights, acceptRequest({ epoch: 7, asker: A })).kind, 'accept')
-  })
-
-  it('accepts a higher one from a new process of the host that it owes the promise to: the old one is dead', () => {
-    const rights = rightsOf({ at: 6, confirmedAt: 99_999 })
-    assert.equal(judge(rights, acceptRequest({ epoch: 7, asker: processOf(HOST_A, 2) })).kind, 'accept')
+  it('accepts a higher one from a process of the host that it owes the promise to when the record names that', () => {
+    const ask = (asker: ProcessIdentity) =>
+      judge(rightsOf({ at: 6, confirmedAt: 99_999 }), acceptRequest({ epoch: 7, asker, voidUpTo: 6 })).kind
+    assert.equal(ask(A), 'accept')
+    assert.equal(ask(processOf(HOST_A, 2)), 'accept')
   })
 
   it('lets a guest supersede maintenance at once, and nothing else supersede anything', () => {
