@@ -24,7 +24,8 @@ export type MembershipOutcome =
   | { readonly kind: 'given-up'; readonly reason: string }
 
 /**
- * @param change the next record for the one that is, at its epoch; null when it does not apply
+ * @param change the next record for the one that is; null when it does not apply, as when this host is not the primary at
+ * the epoch any more
  * @param mayGiveUp asked between tries while nothing is open
  */
 export function* changeMembershipOf(
@@ -36,7 +37,7 @@ export function* changeMembershipOf(
 ): Steps<MembershipOutcome> {
   const from = keeper.state.epoch
   const outcome = yield* changeRecord(keeper, {
-    decide: state => (isStillPrimary(state, host, from) ? change(state, from) : null),
+    decide: state => change(state, from),
     // Nobody else raises the epoch of a volume while this host is its primary.
     isDone: state => state.primary === host && state.epoch > from,
     mayGiveUp,

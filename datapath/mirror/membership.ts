@@ -11,7 +11,11 @@ import { type ReplicaLink } from './replica-link.ts'
 import { type ReplicaSession } from './replica-peer.ts'
 import { Mutex } from './signal.ts'
 
-type Patience = 'once' | 'until done'
+/** Whether to give up when the coordinator cannot be reached and certainly did nothing; asked before each new try. */
+type MayGiveUp = () => boolean
+
+const atOnce: MayGiveUp = () => true
+const never: MayGiveUp = () => false
 
 /** What only the mirror as a whole can do. */
 interface MembershipOwner {
@@ -69,7 +73,7 @@ export class Membership {
         if (!(await this.#flushOneOf(whole)) || !this.#context.mustAcknowledge(link)) return
         this.#context.logOf('replica taken out', link, reason)
         // Without the coordinator it is tried once: the replica may be back before the coordinator is.
-        const done = await this.#change(record => record.inSync && record.replica !== replica, 'once')
+        const done = await this.#change(record => record.inSync && record.replica !== replica, atOnce)
         if (done) plan.drop(replica)
       } finally {
         state.acknowledgeOnlyDurable(false)
@@ -89,7 +93,7 @@ export class Membership {
   /** Raises the epoch and changes nothing else: a contender's reservation is void by it. */
   async raise(): Promise<void> {
     await this.#turn.run(async () => {
-      if (!this.#owner.stopped) await this.#change(record => record.inSync, 'until done')
+      if (!this.#owner.stopped) await this.#change(record => record.inSync, never)
     })
   }
 
@@ -108,7 +112,7 @@ export class Membership {
       const done = await this.#changeRecord(
         (record, from) =>
           replaceReplica(record, identity.host, from, random.uuid(), lost, { replica, store }),
-        'until done'
+        never
       )
       if (!done) return
       link.stop('it was replaced')
@@ -178,9 +182,9 @@ export class Membership {
         // Before it counts: what it says of a loss that is made good could make the volume wait for another one.
         await link.tellReconciled()
         session.check()
-        if (!(await this.#change(record => record.inSync || record.replica === replica, 'until done'))) {
-          throw new Error('the record did not change')
-        }
+        const inSync = (record: ReplicaRecord): boolean => record.inSync || record.replica === replica
+        // Once the session is lost its host may have lost power, and with it what came after the flush.
+        if (!(await this.#change(inSync, () => session.isLost))) throw new Error('the record did not change')
         plan.drop(replica)
         link.unreadable.clear()
         this.#context.logOf('replica is in-sync', link, '')
@@ -193,25 +197,24 @@ export class Membership {
 
   /**
    * Changes who is in-sync, with the turn held.
-   * @param patience whether to end when the coordinator cannot be reached and certainly did nothing
    * @returns whether the record says so now
    */
-  async #change(inSync: (record: ReplicaRecord) => boolean, patience: Patience): Promise<boolean> {
+  async #change(inSync: (record: ReplicaRecord) => boolean, mayGiveUp: MayGiveUp): Promise<boolean> {
     const { identity, random } = this.#context.options
     return this.#changeRecord(
       (state, from) => changeMembership(state, identity.host, from, random.uuid(), inSync),
-      patience
+      mayGiveUp
     )
   }
 
   async #changeRecord(
     change: (state: VolumeState, from: Epoch) => VolumeState | null,
-    patience: Patience
+    mayGiveUp: MayGiveUp
   ): Promise<boolean> {
     const { options, keeper, links } = this.#context
     const { identity, timing } = options
-    const mayGiveUp = (): boolean => this.#owner.stopped || patience === 'once'
-    const steps = changeMembershipOf(keeper, identity.host, change, mayGiveUp, timing.retryDelayMs)
+    const isOver = (): boolean => this.#owner.stopped || mayGiveUp()
+    const steps = changeMembershipOf(keeper, identity.host, change, isOver, timing.retryDelayMs)
     const outcome = await this.#context.run(steps)
     if (this.#owner.stopped) return false
     if (outcome.kind === 'replaced') this.#owner.replaced()
@@ -239,6 +242,10 @@ class Watched {
       this.#lost = reason
       changed()
     })
+  }
+
+  get isLost(): boolean {
+    return this.#lost !== null
   }
 
   /** @throws when the session has ended */
