@@ -2,7 +2,7 @@
  * The changes that the right to write goes through, each a function from one record to the next. None of them
  * looks at anything but the record, so each can be tried again on a newer one after a lost compare-and-swap.
  */
-import { type Epoch, type HostId, type ReplicaId, nextEpoch } from '../units.ts'
+import { type ByteLength, type Epoch, type HostId, type ReplicaId, nextEpoch } from '../units.ts'
 import { type ReplicaRecord, type VolumeState } from './volume-record.ts'
 
 /** All replicas of a volume, of every stripe. */
@@ -15,6 +15,15 @@ export const inSyncReplicas = (state: VolumeState): readonly ReplicaRecord[] =>
 /** Gives a host a new highest epoch; whoever was given an earlier one and did not take it yet has lost it. */
 export function reserveEpoch(state: VolumeState, host: HostId, operation: string): VolumeState {
   return { ...state, reserved: { epoch: nextEpoch(state.reserved.epoch), host, operation } }
+}
+
+/**
+ * Changes the size of a volume that nobody has. Replicas learn of it when they accept an epoch, so an opening whose replicas
+ * have accepted already must ask them again: its reservation is void.
+ */
+export function growVolume(state: VolumeState, size: ByteLength, operation: string): VolumeState {
+  const reserved = { ...state.reserved, epoch: nextEpoch(state.reserved.epoch), operation }
+  return { ...state, size, reserved }
 }
 
 /**

@@ -3,7 +3,7 @@ import { volumeStateKey } from '../../cluster/keys.ts'
 import { parseVolumeState, serialiseVolumeState } from '../../cluster/volume-state.ts'
 import { reasonOf } from '../../core/errors.ts'
 import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
-import { replicasOf } from '../../core/mirror/volume-change.ts'
+import { growVolume, replicasOf } from '../../core/mirror/volume-change.ts'
 import { type VolumeState } from '../../core/mirror/volume-record.ts'
 import {
   BLOCK_BYTES,
@@ -129,7 +129,8 @@ export class ScenarioRig {
   /** The record says that the volume, which is closed, has so many regions; its replicas learn of it when it is opened. */
   grow(regions: number): void {
     const key = volumeStateKey(this.sr, this.volume)
-    const value = serialiseVolumeState(key, { ...this.state, size: byteLength(regions * REGION_BYTES) })
+    const grown = growVolume(this.state, byteLength(regions * REGION_BYTES), this.world.random.uuid())
+    const value = serialiseVolumeState(key, grown)
     this.#coordinator.transact('growth', [], [{ key, value }])
   }
 

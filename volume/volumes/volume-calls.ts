@@ -1,4 +1,5 @@
 import { hasCode, XosanError } from '../../core/errors.ts'
+import { growVolume } from '../../core/mirror/volume-change.ts'
 import { type VolumeState } from '../../core/mirror/volume-record.ts'
 import { roundUpVolumeSize, type HostId, type SrId, type VolumeKey } from '../../core/units.ts'
 import { hostId } from '../../rpc/identifiers.ts'
@@ -35,6 +36,7 @@ const destroy = defineCall(30_000, { sr, key }, async (context, args, deadline) 
 /** Grows a volume that is closed; its replicas grow when it is next opened. */
 const resize = defineCall(15_000, { sr, key, new_size: size }, async (context, args, deadline) => {
   const wanted = roundUpVolumeSize(args.new_size)
+  const operation = context.random.uuid()
   const grow = (state: VolumeState): VolumeState => {
     refuseHalfDone(state, args.sr, args.key)
     if (wanted === state.size) return state
@@ -47,7 +49,7 @@ const resize = defineCall(15_000, { sr, key, new_size: size }, async (context, a
     if (state.primary !== null) {
       throw new XosanError('ACTIVATED_ON_ANOTHER_HOST', { volume: args.key, host: state.primary })
     }
-    return { ...state, size: wanted }
+    return growVolume(state, wanted, operation)
   }
   await amendState(context, args.sr, args.key, grow, deadline)
   return null

@@ -3,13 +3,14 @@ import {
   changeMembership,
   closeVolume,
   inSyncReplicas,
+  growVolume,
   replaceReplica,
   replicasOf,
   reserveEpoch,
   takeVolume,
 } from '../../../../core/mirror/volume-change.ts'
 import { isPristine } from '../../../../core/mirror/volume-record.ts'
-import { type ReplicaId, type StoreId, epoch } from '../../../../core/units.ts'
+import { type ByteLength, type ReplicaId, type StoreId, epoch } from '../../../../core/units.ts'
 import { HOST_A, HOST_B, lettersOf, recordOf, replicaOn } from './samples.ts'
 
 const acceptedBy = (letters: string): Set<ReplicaId> => new Set(Array.from(letters, replicaOn))
@@ -62,6 +63,12 @@ describe('taking a volume', () => {
 
   it('is refused once the epoch was overtaken by another reservation', () => {
     assert.equal(takeVolume(reserveEpoch(reserved, HOST_A, 'x'), HOST_B, epoch(6), acceptedBy('abc')), null)
+  })
+
+  it('is refused once the volume has grown, of which the replicas that accepted do not know', () => {
+    const grown = growVolume(reserved, (reserved.size * 2) as ByteLength, 'grow')
+    assert.equal(grown.size, reserved.size * 2)
+    assert.equal(takeVolume(grown, HOST_B, epoch(6), acceptedBy('abc')), null)
   })
 
   it('is refused to a host that did not reserve the epoch', () => {
