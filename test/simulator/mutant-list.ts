@@ -431,4 +431,25 @@ export const MUTANTS: readonly Mutant[] = [
     replace:
       "if (request.access === 'change' && request.pending.has(replica) && request.number < 0)\n        this.#effects.push",
   },
+  {
+    name: 'what a full disk took of a write is not flushed',
+    breaks: ['P1', 'P2', 'P7', 'P9'],
+    file: 'datapath/replica-local/layer.ts',
+    find: '      } finally {\n        // Also when it failed',
+    replace: '      }\n      {\n        // Also when it failed',
+  },
+  {
+    name: 'what a disk refuses counts as done',
+    breaks: ['P1', 'P2', 'P9'],
+    file: 'datapath/mirror/request-carrier.ts',
+    find: 'state.refused(request, link.record.replica, options.clock.now())',
+    replace: 'state.answered(request, link.record.replica, options.clock.now())',
+  },
+  {
+    name: 'what a disk has refused is not asked for again',
+    breaks: ['P5', 'P6', 'P9'],
+    file: 'datapath/mirror/disk-refusals.ts',
+    find: '    state.retryRefused()\n',
+    replace: '',
+  },
 ]
