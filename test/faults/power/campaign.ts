@@ -9,6 +9,7 @@ import { PowerCycle, type PowerCycleOptions } from './power-cycle.ts'
 /** Before it is known how long opening takes. */
 const OPENING_MS_GUESSED = 4_000
 const CONSOLE_LINES = 15
+const BOOTS_MAX = 3
 
 export interface CampaignOptions extends Omit<PowerCycleOptions, 'plan' | 'openingMs'> {
   readonly log: (line: string) => void
@@ -27,12 +28,22 @@ export class Campaign {
     return this.#options.lanes.filter(({ fault }) => fault === null)
   }
 
-  /** One boot. @param plan when its power is cut; null: as soon as everything has been looked at */
+  /**
+   * One boot, or another one when the guest's kernel does not come up, as may happen to emulated timers on a busy machine.
+   * @param plan when its power is cut; null: as soon as everything has been looked at
+   * @throws Error when it does not come up again and again
+   */
   async boot(title: string, plan: CutPlan | null): Promise<void> {
     const { log, ...options } = this.#options
     const lanes = this.living
     const bootedAt = performance.now()
-    const openingMs = await PowerCycle.run({ ...options, lanes, plan, openingMs: this.#openingMs })
+    const cycle = { ...options, lanes, plan, openingMs: this.#openingMs }
+    let { openingMs, notStarted } = await PowerCycle.run(cycle)
+    for (let attempt = 1; notStarted !== null && attempt < BOOTS_MAX; attempt++) {
+      log(`${title}: booted again, since the guest did not start: ${notStarted}`)
+      ;({ openingMs, notStarted } = await PowerCycle.run(cycle))
+    }
+    if (notStarted !== null) throw new Error(`the guest does not start: ${notStarted}`)
     this.#openingMs = openingMs ?? this.#openingMs
     const moment = plan === null ? 'when everything was looked at' : momentText(plan.moment)
     const opening = openingMs === null ? 'not opened' : `opened in ${formatDuration(openingMs)}`

@@ -27,6 +27,13 @@ export interface PowerCycleOptions extends Pick<MachineOptions, 'system' | 'imag
   readonly random: Random
 }
 
+export interface PowerCycleResult {
+  /** How long opening took, from the start of the program in the guest; null when it was cut before that. */
+  readonly openingMs: number | null
+  /** Why the guest ended before its program had started; null when that is not so. */
+  readonly notStarted: string | null
+}
+
 export class PowerCycle {
   readonly #options: PowerCycleOptions
   readonly #lanes: ReadonlyMap<string, Lane>
@@ -35,6 +42,7 @@ export class PowerCycle {
   #resolve!: () => void
   #machine: VirtualMachine | null = null
   #isCut = false
+  #died: string | null = null
   #startedAt = 0
   #openedAt = 0
   #acknowledged = 0
@@ -46,12 +54,12 @@ export class PowerCycle {
     this.#powerIsCut = new Promise(resolve => (this.#resolve = resolve))
   }
 
-  /** @returns how long opening took, from the start of the program in the guest; null when it was cut before that */
-  static async run(options: PowerCycleOptions): Promise<number | null> {
+  /** Never rejects for what happens in the guest: its lanes are told. */
+  static async run(options: PowerCycleOptions): Promise<PowerCycleResult> {
     return new PowerCycle(options).#run()
   }
 
-  async #run(): Promise<number | null> {
+  async #run(): Promise<PowerCycleResult> {
     const { system, image, directory, lanes } = this.#options
     this.#machine = await VirtualMachine.start({
       system,
@@ -68,7 +76,9 @@ export class PowerCycle {
         if (!this.#isCut) this.#told(notice)
       },
       died: error => {
-        for (const lane of lanes) lane.fail('failed', reasonOf(error))
+        this.#died = reasonOf(error)
+        // Before its program has started nothing of ours has been asked for anything.
+        if (this.#startedAt !== 0) for (const lane of lanes) lane.fail('failed', this.#died)
         this.#cut()
       },
     })
@@ -80,7 +90,8 @@ export class PowerCycle {
     })
     await this.#powerIsCut
     await this.#machine.cutPower()
-    return this.#openedAt === 0 ? null : this.#openedAt - this.#startedAt
+    const openingMs = this.#openedAt === 0 ? null : this.#openedAt - this.#startedAt
+    return { openingMs, notStarted: this.#startedAt === 0 ? this.#died : null }
   }
 
   #told(notice: Notice): void {

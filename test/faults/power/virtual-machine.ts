@@ -124,6 +124,8 @@ async function serveDisks(socket: string, lanes: readonly MachineLane[]): Promis
 function machineArguments({ system, image, directory, lanes }: MachineOptions, socket: string): string[] {
   const withoutBarrier = lanes.filter(({ barrier }) => !barrier).map(({ name }) => `${name},`)
   const kernel = [
+    // On a busy machine the emulated timer may seem to stand still, and the kernel would panic.
+    'no_timer_check',
     ...['console=ttyS0', 'quiet', 'loglevel=4', 'panic=-1', 'mitigations=off', 'random.trust_cpu=on'],
     `lanes=${lanes.map(({ name, module }) => `${name}=${module}`).join(',')}`,
     `nobarrier=${withoutBarrier.join('')}`,
