@@ -208,11 +208,8 @@ export class MirrorState {
       if (!request.pending.has(replica)) continue
       // With the next session it is asked anew.
       this.#refusals.delete(request, replica)
-      if (request.access === 'read') {
-        request.pending.delete(replica)
-        this.#hold(request)
-      } else if (ACKNOWLEDGEMENT[link.standing].failed !== 'take out') {
-        request.pending.delete(replica)
+      if (request.access === 'read' || ACKNOWLEDGEMENT[link.standing].failed !== 'take out') {
+        this.#release(request, replica)
         this.#settle(request)
       }
     }
@@ -274,9 +271,7 @@ export class MirrorState {
 
   /** A region is the same and durable on every in-sync replica. */
   reconciled(region: RegionIndex): void {
-    if (this.#unreconciled?.has(region) !== true) return
-    this.#unreconciled.delete(region)
-    this.#retryHeld()
+    if (this.#unreconciled?.delete(region) === true) this.#retryHeld()
   }
 
   /**
@@ -466,8 +461,13 @@ export class MirrorState {
   #waitNoMoreFor(replica: ReplicaId): void {
     for (const request of [...this.#running.values()]) {
       this.#refusals.delete(request, replica)
-      if (request.pending.delete(replica) && request.access === 'read') this.#hold(request)
+      this.#release(request, replica)
     }
+  }
+
+  /** A replica is not waited for any more; a read that it was asked for goes to another. */
+  #release(request: MirrorRequest, replica: ReplicaId): void {
+    if (request.pending.delete(replica) && request.access === 'read') this.#hold(request)
   }
 
   #hold(request: MirrorRequest): void {
@@ -489,7 +489,7 @@ export class MirrorState {
 
   #link(replica: ReplicaId): Link {
     const link = this.#links.get(replica)
-    if (link === undefined) throw new Error(`no link to replica ${replica}`)
+    if (link === undefined) throw new RangeError(`no link to replica ${replica}`)
     return link
   }
 }

@@ -61,7 +61,7 @@ export class ResyncPlan {
 
   /** Whether a target still lacks something. */
   needs(target: ReplicaId): boolean {
-    return (this.#needs.get(target)?.needed.count ?? 0) > 0
+    return this.#needs.get(target)?.needed.isEmpty === false
   }
 
   /** Whether a target is known to lack a region. */

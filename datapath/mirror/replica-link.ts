@@ -6,7 +6,7 @@
  * stale one is asked again and again; when it answers it is rebuilt from the write intents and put back. Whatever
  * goes wrong on the way starts the rebuild again from the intents, which lose nothing until it has succeeded.
  */
-import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
+import { hasCode, reasonOf, type XosanError } from '../../core/errors.ts'
 import {
   type AcceptAnswer,
   type EpochAnswer,
@@ -432,6 +432,6 @@ async function peerCall<Result>(call: () => Promise<Result>): Promise<Result> {
     if (hasCode(error, 'REPLICA_BUSY')) throw new Preparing(error.message)
     if (hasCode(error, 'REPLICA_GONE') || hasCode(error, 'DISK_FAILED')) throw new ReplicaLost(error.message)
     if (hasCode(error, 'REPLICA_CORRUPT')) throw new ReplicaLost(error.message)
-    throw error instanceof XosanError ? error : new Error(reasonOf(error))
+    throw error
   }
 }

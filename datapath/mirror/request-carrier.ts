@@ -19,7 +19,8 @@ interface Carried {
   /** A read was sent, and has the buffer. */
   sent: boolean
   readonly resolve: (data: Uint8Array) => void
-  readonly reject: (error: Error) => void
+  /** Null for a lock, which never fails. */
+  readonly reject: ((error: Error) => void) | null
 }
 
 export class RequestCarrier {
@@ -95,7 +96,7 @@ export class RequestCarrier {
         this.#context.changed.notify()
       }
       const granted = (): void => resolve(unlock)
-      const carried = { shape, data: null, sent: false, resolve: granted, reject: () => undefined }
+      const carried = { shape, data: null, sent: false, resolve: granted, reject: null }
       this.#carried.set(request, carried)
       this.drain()
     })
@@ -153,7 +154,7 @@ export class RequestCarrier {
     if (carried === undefined) return
     if (request.shape.kind !== 'lock') this.#guestRequests--
     if (error === null) carried.resolve(carried.data ?? NOTHING)
-    else carried.reject(error)
+    else carried.reject?.(error)
   }
 
   #send(request: MirrorRequest, replica: ReplicaId): void {
