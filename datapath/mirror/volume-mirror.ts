@@ -117,7 +117,6 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     return this.#context.changed.next()
   }
 
-  /** The same, or after a time. */
   async changedWithin(ms: Millis): Promise<void> {
     return this.#context.changed.nextWithin(this.clock, ms)
   }
@@ -136,11 +135,14 @@ export class VolumeMirror implements LinkOwner, CopyHost {
       this.#setPhase('closed')
       throw openError(outcome, this.#context.options)
     }
-    if (await this.#establish(outcome)) return
-    throw new XosanError('ACTIVATED_ON_ANOTHER_HOST', {
-      volume: this.#context.options.volume,
-      host: 'another',
+    const isServing = await this.#establish(outcome).catch((error: unknown) => {
+      // Whoever opens the volume next must not find this one at work beside it.
+      this.#stop(reasonOf(error))
+      this.#setPhase('closed')
+      throw error
     })
+    const { volume } = this.#context.options
+    if (!isServing) throw new XosanError('ACTIVATED_ON_ANOTHER_HOST', { volume, host: 'another' })
   }
 
   async #openRecord(deadline: Millis): Promise<OpenOutcome> {
@@ -490,7 +492,6 @@ export class VolumeMirror implements LinkOwner, CopyHost {
 
   #care(link: ReplicaLink): void {
     link.run().catch(async (error: unknown) => {
-      // A record that cannot be understood, say. The volume waits, and the others of this process go on.
       this.#context.logOf('caring for a replica failed', link, reasonOf(error))
       await pause(this.clock, this.timing.rejoinIntervalMs)
       if (this.#context.links.get(link.record.replica) === link) this.#care(link)
