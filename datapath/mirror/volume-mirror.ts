@@ -117,6 +117,7 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     return this.#context.changed.next()
   }
 
+  /** The same, or after a time. */
   async changedWithin(ms: Millis): Promise<void> {
     return this.#context.changed.nextWithin(this.clock, ms)
   }
@@ -204,31 +205,27 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     return this.#context.relied().every(link => link.session !== null && link.intents !== null)
   }
 
-  /**
-   * Opens the volume like after a crash, because every in-sync replica that answers has lost power. The guest learns
-   * at its next flush if writes were lost by that.
-   */
+  /** Opens like after a crash: every in-sync replica that answers has lost power. A flush tells the guest what was lost. */
   #openAgain(): void {
     this.#context.log('opening again')
     this.#stop('every in-sync replica was lost')
     this.#setPhase('opening')
-    const again = async (): Promise<void> => {
-      const outcome = await this.#openRecordAgain()
-      if (outcome.kind === 'opened') await this.#establish(outcome)
-      // Told to end: the record may still name this host, and closing puts that right.
-      else this.#setPhase(this.#closing === null ? 'replaced' : 'serving')
-    }
-    void again()
+    void this.#openUntilDecided()
   }
 
   /** Goes on until it is decided: nobody else asks again for a guest that waits. */
-  async #openRecordAgain(): Promise<OpenOutcome> {
+  async #openUntilDecided(): Promise<void> {
     for (;;) {
       try {
-        return await this.#openRecord(Number.POSITIVE_INFINITY as Millis)
+        const outcome = await this.#openRecord(Number.POSITIVE_INFINITY as Millis)
+        if (outcome.kind === 'opened') await this.#establish(outcome)
+        // Told to end: the record may still name this host, and closing puts that right.
+        else this.#setPhase(this.#closing === null ? 'replaced' : 'serving')
+        return
       } catch (error) {
-        // The record cannot be understood: somebody has to mend it, or to bring a newer version.
+        // The record cannot be understood, say: somebody has to mend it, or to bring a newer version.
         this.#context.log('opening again waits', { reason: reasonOf(error) })
+        this.#stop(reasonOf(error))
         await pause(this.clock, this.timing.rejoinIntervalMs)
       }
     }
@@ -492,6 +489,7 @@ export class VolumeMirror implements LinkOwner, CopyHost {
 
   #care(link: ReplicaLink): void {
     link.run().catch(async (error: unknown) => {
+      // A record that cannot be understood, say. The volume waits, and the others of this process go on.
       this.#context.logOf('caring for a replica failed', link, reasonOf(error))
       await pause(this.clock, this.timing.rejoinIntervalMs)
       if (this.#context.links.get(link.record.replica) === link) this.#care(link)
