@@ -12,7 +12,7 @@ import { type MirrorTiming } from '../../core/mirror/timing.ts'
 import { closeVolume, replicasOf } from '../../core/mirror/volume-change.ts'
 import { type ReplicaRecord } from '../../core/mirror/volume-record.ts'
 import { type Wait } from '../../core/mirror/waits.ts'
-import { type Clock, pause, type Timer } from '../../core/ports/clock.ts'
+import { type Clock, pause } from '../../core/ports/clock.ts'
 import {
   type ByteLength,
   type ByteOffset,
@@ -40,6 +40,7 @@ import { Reconciliation } from './reconciliation.ts'
 import { Recurring } from './recurring.ts'
 import { type LinkOwner, ReplicaLink } from './replica-link.ts'
 import { type RequestCarrier } from './request-carrier.ts'
+import { within } from './within.ts'
 
 export class VolumeMirror implements LinkOwner, CopyHost {
   readonly #context: MirrorContext
@@ -49,6 +50,7 @@ export class VolumeMirror implements LinkOwner, CopyHost {
   readonly sourceRefused: CopyHost['sourceRefused'] = (...refusal) => this.#refusals.ofSource(...refusal)
   #engine: CopyEngine | null = null
   #phase: MirrorPhase = 'closed'
+  #overtaken = false
   #session = 0
   #recurring: Recurring | null = null
   /** Each opening has its own; what belongs to an earlier one finds that it is over. */
@@ -91,6 +93,11 @@ export class VolumeMirror implements LinkOwner, CopyHost {
   /** It serves no more: it is being closed, or was, or another host took the volume. */
   get ending(): boolean {
     return this.#closing !== null || this.#phase === 'replaced'
+  }
+
+  /** Another host has had the volume since this one opened it. */
+  get overtaken(): boolean {
+    return this.#overtaken
   }
 
   /** The record names this host, as far as it knows, and somebody serves by it. */
@@ -240,17 +247,7 @@ export class VolumeMirror implements LinkOwner, CopyHost {
   async close(deadlineMs: Millis): Promise<void> {
     this.#closing ??= this.#close()
     this.#context.changed.notify()
-    let timer: Timer | undefined
-    const late = new Promise<never>((_, reject) => {
-      timer = this.clock.after(deadlineMs, () =>
-        reject(new XosanError('DEADLINE_EXCEEDED', { what: 'Closing the volume', deadlineMs }))
-      )
-    })
-    try {
-      await Promise.race([this.#closing, late])
-    } finally {
-      timer?.cancel()
-    }
+    await within(this.clock, deadlineMs, 'Closing the volume', this.#closing)
   }
 
   async #close(): Promise<void> {
@@ -305,7 +302,7 @@ export class VolumeMirror implements LinkOwner, CopyHost {
     const { identity, timing } = options
     await this.#membership.undisturbed(async () => {
       const { epoch } = keeper.state
-      await this.#context.run(
+      const outcome = await this.#context.run(
         changeRecord(keeper, {
           decide: state => closeVolume(state, identity.host, epoch),
           isDone: state => state.primary !== identity.host,
@@ -313,6 +310,8 @@ export class VolumeMirror implements LinkOwner, CopyHost {
           retryDelayMs: timing.retryDelayMs,
         })
       )
+      // Whoever opens a volume raises its epoch, and who closes it does not.
+      this.#overtaken ||= outcome.kind !== 'changed' || keeper.state.epoch !== epoch
     })
   }
 
@@ -335,6 +334,7 @@ export class VolumeMirror implements LinkOwner, CopyHost {
   /** Another host is the primary. What the client asked stays open: to fail it would be an error that is none. */
   #replaced(): void {
     this.#context.log('replaced')
+    this.#overtaken = true
     const wasClosing = this.#phase === 'closing'
     this.#stop('another host took the volume')
     if (!wasClosing) this.#setPhase('replaced')
@@ -342,6 +342,7 @@ export class VolumeMirror implements LinkOwner, CopyHost {
 
   #setPhase(phase: MirrorPhase): void {
     this.#phase = phase
+    if (phase === 'replaced') this.#overtaken = true
     this.#context.changed.notify()
   }
 

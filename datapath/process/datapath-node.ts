@@ -25,7 +25,7 @@ import { PeerProcess, type PeerTransport } from './peer-process.ts'
 import { ReplicaHost, type ReplicaHostOptions } from './replica-host.ts'
 import { type ServedVolume, servedOf, Volume } from './volume.ts'
 import { requireWanted } from './wanted-replica.ts'
-import { within } from './within.ts'
+import { within } from '../mirror/within.ts'
 
 export interface DatapathNodeOptions extends Omit<ReplicaHostOptions, 'isServing'> {
   readonly random: Random

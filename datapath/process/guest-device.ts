@@ -46,8 +46,8 @@ export class GuestDevice implements BlockDevice {
    * order. What is not told waits like what is not answered.
    */
   mayAnswer(): boolean {
-    const { phase = 'closed', requests } = this.#last ?? {}
-    return phase === 'closed' || (phase !== 'replaced' && requests?.promisesHold === true)
+    const { phase = 'closed', overtaken = false, requests } = this.#last ?? {}
+    return !overtaken && (phase === 'closed' || requests?.promisesHold === true)
   }
 
   async read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {

@@ -34,7 +34,7 @@ import { BoundedTurn } from '../replica-local/bounded-turn.ts'
 import { LocalReplica } from '../replica-local/local-replica.ts'
 import { ReplicaService, type ReplicaServiceContext } from '../replica-local/replica-service.ts'
 import { Admissions } from './admissions.ts'
-import { within } from './within.ts'
+import { within } from '../mirror/within.ts'
 
 /** How long somebody waits for the files of a replica to be opened. */
 type Patience = 'a call' | 'for ever'

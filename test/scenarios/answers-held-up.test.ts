@@ -3,8 +3,9 @@
  * host may have the volume: then the guest is told nothing any more.
  */
 import assert from 'node:assert/strict'
+import { millis } from '../../core/units.ts'
 import { GuestDevice } from '../../datapath/process/guest-device.ts'
-import { play, writeBlock } from '../support/scenario-rig.ts'
+import { nodeOf, play, writeBlock } from '../support/scenario-rig.ts'
 
 const REGIONS = 4
 
@@ -26,6 +27,27 @@ describe('scenario: answers are held up on their way to the guest', () => {
       assert.equal(device.mayAnswer(), false)
       h1.resume()
       await rig.until('h1 knows that it was replaced', () => rig.mirror(h1)?.phase === 'replaced')
+      assert.equal(device.mayAnswer(), false)
+      await rig.deactivate(h1)
+      assert.equal(device.mayAnswer(), false, 'also when the volume was closed on h1 after that')
+    }))
+
+  it('they are not told when the volume was closed before its host knew that it was replaced', async () =>
+    play(4, REGIONS, async rig => {
+      const [h1, h2, h3, h4] = rig.hosts
+      await rig.create(h2, h3)
+      const device = await rig.activate(h1)
+      assert.ok(device instanceof GuestDevice)
+      h1.pause()
+      await writeBlock(await rig.activate(h4, 20_000), 0, 2)
+      const node = nodeOf(h1)
+      let deactivated = false
+      // The first thing that it finds when it goes on.
+      h1.process!.deliver(
+        () => void node.deactivate(rig.volume, millis(9_000)).then(() => (deactivated = true))
+      )
+      h1.resume()
+      await rig.until('h1 has closed the volume', () => deactivated)
       assert.equal(device.mayAnswer(), false)
     }))
 
