@@ -51,6 +51,26 @@ describe('scenario: answers are held up on their way to the guest', () => {
       assert.equal(device.mayAnswer(), false)
     }))
 
+  it('they are not told when another host took the volume while this one opened it again, and was told to end', async () =>
+    play(5, REGIONS, async rig => {
+      const [h1, h2, h3, h4] = rig.hosts
+      await rig.create(h2, h3)
+      const device = await rig.activate(h1)
+      assert.ok(device instanceof GuestDevice)
+      for (const host of [h2, h3]) host.cutPower()
+      await rig.world.pause(500)
+      for (const host of [h2, h3]) host.start()
+      await rig.until('h1 opens it again', () => rig.log.some(line => line.includes('opening again')))
+      for (const host of [h2, h3]) {
+        rig.network.cut(h1, host)
+        rig.network.cut(host, h1)
+      }
+      await writeBlock(await rig.activate(h4, 30_000), 0, 2)
+      assert.equal(rig.mirror(h1)?.phase, 'opening')
+      await rig.deactivate(h1)
+      assert.equal(device.mayAnswer(), false)
+    }))
+
   it('they are told when it was stopped and nobody has taken the volume meanwhile', async () =>
     play(2, REGIONS, async rig => {
       const [h1, h2, h3] = rig.hosts
