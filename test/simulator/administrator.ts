@@ -48,7 +48,7 @@ export class Administrator {
   readonly #around: Surroundings
   readonly #access: VolumeAccess
   #lastValue = 0
-  /** Processes that had taken a volume up for a guest from before their start. */
+  /** Processes that had taken a volume up for a guest from before their start, or were about to. */
   readonly #takenUp = new Set<SimulatedProcess>()
   /** How often a volume was activated. */
   activations = 0
@@ -209,7 +209,8 @@ export class Administrator {
     const { key } = volume
     const since = world.now
     const known = volume.guests.some(({ process }) => process === host.process)
-    if (!known && (host.node?.volume(key)?.mirror ?? null) !== null) this.#takenUp.add(host.process!)
+    const mirror = host.node?.volume(key)?.mirror ?? null
+    if (!known && (mirror !== null || host.remembersGuest(key))) this.#takenUp.add(host.process!)
     await this.#access.activate(volume, host).catch((error: unknown) => {
       this.#around.failed('activation', volume, host, since, error)
       throw error

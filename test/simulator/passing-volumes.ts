@@ -8,6 +8,7 @@ import { reasonOf, XosanError } from '../../core/errors.ts'
 import { type VolumeState } from '../../core/mirror/volume-record.ts'
 import { type Millis, type VolumeKey } from '../../core/units.ts'
 import { makeReplicas } from './making-volumes.ts'
+import { isMistake } from './mistakes.ts'
 import { type SimulatedHost } from './simulated-host.ts'
 import { type Universe } from './universe.ts'
 import { type SeededRandom } from './world.ts'
@@ -61,7 +62,7 @@ async function open(universe: Universe, host: SimulatedHost, key: VolumeKey, aft
   const activate = async (): Promise<unknown> => host.node!.activate(sr, key, ACTIVATION_MS)
   await administrator.ask(host, activate, 2 * ACTIVATION_MS).catch((error: unknown) => {
     const isTold = error instanceof XosanError && !ADMITTED.has(error.code)
-    if (!isTold && !(error instanceof TypeError || error instanceof RangeError)) return
+    if (!isTold && !isMistake(error)) return
     universe.problem(`P5: who opened a volume that was removed was told: ${reasonOf(error)}`)
   })
 }

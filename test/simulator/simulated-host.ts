@@ -117,6 +117,10 @@ export class SimulatedHost {
   get node(): DatapathNode | null {
     return this.#node
   }
+  /** Whether a process of this boot has noted that a guest has a volume: the next one takes it up, when it can. */
+  remembersGuest(key: VolumeKey): boolean {
+    return this.#attachments.some(({ volume, activated }) => volume === key && activated)
+  }
   get running(): boolean {
     return this.#node !== null && this.#process?.paused === false && !this.#ending
   }

@@ -163,6 +163,8 @@ export class SimulatedPool {
     const answer = await daemon.smapi(plugin, name, parameters)
     answered = true
     world.log('xapi', `${name} on ${daemon.host.name}: ${told(answer)}`)
+    if (answer.kind === 'failed' && answer.error.startsWith('INTERNAL:'))
+      this.#problem(`P5: ${name} on ${daemon.host.name} failed with ${answer.error}`)
     return answer
   }
 

@@ -21,6 +21,7 @@ import { FaultSchedule } from './faults.ts'
 import { SECTOR_BYTES } from './history.ts'
 import { Impostor } from './impostor.ts'
 import { Liveness } from './liveness.ts'
+import { isMistake } from './mistakes.ts'
 import { SimulatedNetwork } from './network.ts'
 import { makeThroughXosand, makeVolume } from './making-volumes.ts'
 import { Onlookers } from './onlookers.ts'
@@ -330,7 +331,7 @@ export class Universe {
     const isSpoiled = hasCode(error, 'RECORD_INVALID') && this.faults.hasSpoiled
     if (error instanceof XosanError && !ADMITTED.has(error.code) && !isSpoiled) {
       this.problem(`P5: ${what} failed with ${error.code}: ${error.message}`)
-    } else if (error instanceof TypeError || error instanceof RangeError) {
+    } else if (isMistake(error)) {
       this.problem(`P5: ${what} failed: ${reasonOf(error)}`)
     }
     // By way of xosand there is more that may be in the way, and codes are in the words of its answers.
