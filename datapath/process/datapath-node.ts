@@ -115,7 +115,7 @@ export class DatapathNode {
   }
 
   async #takeUp(): Promise<void> {
-    const { coordinator, identity, isOurs, clock, timing, log } = this.#options
+    const { coordinator, isOurs, clock, timing, log } = this.#options
     let told = ''
     for (;;) {
       try {
@@ -123,10 +123,12 @@ export class DatapathNode {
         for (const { key, value } of entries) {
           const parsed = parseKey(key)
           if (parsed.kind !== 'volume-state' || !isOurs(parsed.volume)) continue
-          const state = this.#tryParse(key, value)
-          if (state === null) continue
-          if (this.#activated.has(parsed.volume)) this.#resume(parsed.sr, parsed.volume, state)
-          else if (state.primary === identity.host) void this.#closeLeftover(parsed.sr, parsed.volume)
+          try {
+            this.#takeUpVolume(parsed.sr, parsed.volume, parseVolumeState(key, value))
+          } catch (error) {
+            log('a record cannot be understood now', { key, reason: reasonOf(error) })
+            void this.#takeUpLater(parsed.sr, parsed.volume)
+          }
         }
         return
       } catch (error) {
@@ -139,12 +141,23 @@ export class DatapathNode {
     }
   }
 
-  #tryParse(key: string, value: string): VolumeState | null {
-    try {
-      return parseVolumeState(key, value)
-    } catch (error) {
-      this.#options.log('a record was passed over', { key, reason: reasonOf(error) })
-      return null
+  #takeUpVolume(sr: SrId, key: VolumeKey, state: VolumeState): void {
+    if (this.#activated.has(key)) this.#resume(sr, key, state)
+    else if (state.primary === this.identity.host) void this.#closeLeftover(sr, key)
+  }
+
+  /** Looks again at a volume whose record could not be understood, or that could not be opened, until it can be. */
+  async #takeUpLater(sr: SrId, key: VolumeKey): Promise<void> {
+    const { clock, timing } = this.#options
+    for (;;) {
+      await pause(clock, timing.rejoinIntervalMs)
+      if (this.#stopping) return
+      try {
+        this.#takeUpVolume(sr, key, await this.#readState(sr, key))
+        return
+      } catch (error) {
+        if (hasCode(error, 'VOLUME_NOT_FOUND')) return
+      }
     }
   }
 
@@ -160,9 +173,10 @@ export class DatapathNode {
     void this.#inTurn(volume, async () => {
       if (volume.mirror !== null || !this.#activated.has(key)) return
       await this.#open(volume, 'guest', Number.POSITIVE_INFINITY as Millis, true)
-    }).catch((error: unknown) =>
+    }).catch((error: unknown) => {
       this.#options.log('opening again failed', { volume: key, reason: reasonOf(error) })
-    )
+      if (this.#activated.has(key)) void this.#takeUpLater(sr, key)
+    })
   }
 
   /**
@@ -193,7 +207,7 @@ export class DatapathNode {
     }
   }
 
-  /** @throws as `parseVolumeState`; waits while the coordinator is away */
+  /** Waits while the coordinator is away, or the record cannot be understood. */
   async #isLeftover(sr: SrId, key: VolumeKey): Promise<boolean> {
     const { clock, timing, identity } = this.#options
     for (;;) {
@@ -203,7 +217,8 @@ export class DatapathNode {
         return primary === identity.host && !isOpen && !this.#activated.has(key) && !this.#stopping
       } catch (error) {
         if (hasCode(error, 'VOLUME_NOT_FOUND')) return false
-        if (!hasCode(error, 'COORDINATOR_UNAVAILABLE')) throw error
+        const mayPass = hasCode(error, 'COORDINATOR_UNAVAILABLE') || hasCode(error, 'RECORD_INVALID')
+        if (!mayPass) throw error
         await pause(clock, timing.rejoinIntervalMs)
       }
     }

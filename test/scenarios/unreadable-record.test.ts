@@ -1,11 +1,12 @@
 /**
  * Something that is no record takes the place of a volume's record, by a stray tool or a newer version, and is put right a
  * while later. Nothing may be decided from it. But who was at work must go on when it is put right, without being asked:
- * a primary that closes the volume, and one that opens it again because every replica has lost power.
+ * a primary that closes the volume, one that opens it again because every replica has lost power, and a process that is
+ * started meanwhile, for the guest of the one before it, or to close what that one has left.
  */
 import assert from 'node:assert/strict'
 import { hasCode } from '../../core/errors.ts'
-import { play, readBlock, writeBlock } from '../support/scenario-rig.ts'
+import { nodeOf, play, readBlock, writeBlock } from '../support/scenario-rig.ts'
 
 const REGIONS = 8
 
@@ -53,6 +54,39 @@ describe("scenario: a volume's record cannot be understood for a while", () => {
         assert.equal(await readBlock(device, 0), 1)
         await rig.until('both replicas are in-sync', () => rig.allInSync)
         rig.assertIdentical(h2, h3)
+      }))
+
+    it(`a process that starts meanwhile takes its guest up afterwards (seed ${seed})`, async () =>
+      play(seed, REGIONS, async rig => {
+        const [h1, h2, h3] = rig.hosts
+        await rig.create(h2, h3)
+        await writeBlock(await rig.activate(h1), 0, 1, true)
+        const mend = rig.spoilRecord()
+        h1.crash()
+        h1.start()
+        await rig.world.pause(3_000)
+        mend()
+
+        await rig.until('it is served again', () => rig.mirror(h1)?.phase === 'serving')
+        await rig.until('it is attached', () => nodeOf(h1).volume(rig.volume)?.device != null)
+        assert.equal(await readBlock(nodeOf(h1).volume(rig.volume)!.device!, 0), 1)
+      }))
+
+    it(`a process that starts meanwhile closes afterwards what nobody has (seed ${seed})`, async () =>
+      play(seed, REGIONS, async rig => {
+        const [h1, h2, h3] = rig.hosts
+        await rig.create(h2, h3)
+        await rig.activate(h1)
+        rig.reachesCoordinator(h1, false)
+        await assert.rejects(rig.deactivate(h1, 3_000), error => hasCode(error, 'DEADLINE_EXCEEDED'))
+        h1.crash()
+        const mend = rig.spoilRecord()
+        rig.reachesCoordinator(h1, true)
+        h1.start()
+        await rig.world.pause(3_000)
+        mend()
+
+        await rig.until('it is closed', () => rig.state.primary === null)
       }))
   }
 })
