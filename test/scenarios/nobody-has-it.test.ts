@@ -43,4 +43,22 @@ describe('scenario: a volume is open on a host where nobody has it', () => {
       await rig.datapathCall(h2, 'Datapath.attach', volume, 'u0_2')
       assert.equal((await rig.datapathCall(h2, 'Datapath.activate', volume, 'u0_2')).kind, 'done')
     }))
+
+  it('is closed when its time to be detached was over before an earlier activation was served', async () =>
+    playInPool(3, async rig => {
+      const [h1, h2] = rig.hosts
+      const volume = await rig.created(h1)
+      await rig.datapathCall(h1, 'Datapath.attach', volume, 'u0_1')
+      h1.pause()
+      const activation = rig.datapathCall(h1, 'Datapath.activate', volume, 'u0_1')
+      await rig.world.pause(1_000)
+      assert.equal((await rig.datapathCall(h1, 'Datapath.detach', volume, '')).kind, 'failed')
+      // Its guest comes as soon as the volume is there, and does not go by itself.
+      rig.connect(h1, volume)
+      h1.resume()
+      assert.equal((await activation).kind, 'done')
+      await rig.until('h1 is the primary no more', () => rig.stateOf(volume).primary === null)
+      await rig.datapathCall(h2, 'Datapath.attach', volume, 'u0_2')
+      assert.equal((await rig.datapathCall(h2, 'Datapath.activate', volume, 'u0_2')).kind, 'done')
+    }))
 })

@@ -10,6 +10,7 @@ import { type Fate, type SimulatedCall, SimulatedCoordinator } from '../simulato
 import { type SmapiAnswer, type SimulatedDaemon, volumesOnDisk } from '../simulator/simulated-daemon.ts'
 import { SimulatedHost } from '../simulator/simulated-host.ts'
 import { SimulatedPool } from '../simulator/simulated-pool.ts'
+import { type SimulatedVolume } from '../simulator/simulated-volume.ts'
 import { World } from '../simulator/world.ts'
 
 /** Far more virtual time than any story takes, in milliseconds. */
@@ -29,7 +30,8 @@ export class PoolRig {
   readonly sr: SrId
   readonly pool: SimulatedPool
   readonly log: string[] = []
-  readonly volumes = []
+  /** As far as xosand sees of them: who is connected. */
+  readonly volumes: SimulatedVolume[] = []
   readonly calm = false
   readonly faults = { count: () => undefined, cutPower: async () => Promise.resolve() }
   /** What becomes of each call to the coordinator. */
@@ -93,6 +95,12 @@ export class PoolRig {
     const answer = await this.create(host)
     assert.equal(answer.kind, 'done')
     return (answer as { value: { key: VolumeKey } }).value.key
+  }
+
+  /** A client that stays connected to a volume on a host until it is disconnected. */
+  connect(host: SimulatedHost, key: VolumeKey): void {
+    const guest = { process: host.process, connected: true, abandon: () => (guest.connected = false) }
+    this.volumes.push({ key, guests: [guest] } as unknown as SimulatedVolume)
   }
 
   /** The state of a volume, as the coordinator has it. */

@@ -5,7 +5,7 @@ import { plainNbd } from '../../datapath/frontends/plain-nbd.ts'
 import { hostId } from '../../rpc/identifiers.ts'
 import { defineCall, domain, flag, uri, type SmapiCall } from '../call.ts'
 import { type VolumeContext } from '../context.ts'
-import { type Deadline } from '../deadline.ts'
+import { Deadline } from '../deadline.ts'
 import { knownVolume } from '../volumes/volume-record.ts'
 import { moveEmptyReplicaHere } from './first-activation.ts'
 
@@ -134,14 +134,18 @@ const deactivate = defineCall(
     })
 )
 
+const DETACH_MS = 15_000
+
 /**
  * Never fails: a datapath process that cannot be asked now is told later, when it is compared with the references. Who
- * held the volume is forgotten at once, although earlier calls may still be served: nobody asks a second time.
+ * held the volume is forgotten at once, although earlier calls may still be served: nobody asks a second time. So it is
+ * done as a whole when its turn comes, however late: an activation that was served meanwhile would else be taken from its
+ * domain, and go on for whoever is connected.
  */
 const detach = defineCall(
-  15_000,
+  DETACH_MS,
   { uri, domain },
-  async (context, { uri: { sr, volume }, domain: holder }, deadline) => {
+  async (context, { uri: { sr, volume }, domain: holder }) => {
     const forget = async (): Promise<void> => {
       await context.references.remove(volume, 'attached', holder)
       await context.references.remove(volume, 'activated', holder)
@@ -151,7 +155,7 @@ const detach = defineCall(
       await context.datapathQueue.run(volume, async () => {
         // An activation that was served meanwhile has noted it again.
         await forget()
-        await letGo(context, sr, volume, deadline)
+        await letGo(context, sr, volume, new Deadline(context.clock, 'Datapath.detach', DETACH_MS))
       })
     } catch (error) {
       context.warn('a volume could not be detached now', { volume, reason: String(error) })
