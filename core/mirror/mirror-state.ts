@@ -336,12 +336,16 @@ export class MirrorState {
     for (const next of this.#order.finish(request)) this.#start(next)
   }
 
-  /** Asks again for what was refused. */
+  /**
+   * Asks again for what was refused. A disk may hang meanwhile: whoever has not answered is not asked once more, for of two
+   * changes that it makes the second could come after what the first let follow.
+   */
   retryRefused(): void {
     for (const request of this.#refusals.takeAside()) if (this.#order.submit(request)) this.#start(request)
     for (const { request, replica } of this.#refusals.all()) {
       const isSent = request.access === 'change' && this.#link(replica).connected
-      if (isSent && request.pending.has(replica)) this.#effects.push({ do: 'send', request, replica })
+      if (!isSent || !request.pending.has(replica) || !this.#refusals.askAgain(request, replica)) continue
+      this.#effects.push({ do: 'send', request, replica })
     }
   }
 

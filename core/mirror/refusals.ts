@@ -10,13 +10,19 @@ export interface Refusal<Request> {
   readonly isAside: boolean
 }
 
+interface Standing {
+  readonly since: Millis
+  /** The replica has been asked again and has not answered yet. */
+  isAskedAgain: boolean
+}
+
 /**
  * What replicas have refused and are asked again. A disk may have space later, and a sector that cannot be read may be
  * readable after the disk was reset; so a refusal of a replica that cannot be done without is a wait, and only of the one
  * request: whatever else the guest asks goes on.
  */
 export class Refusals<Request> {
-  readonly #refusals = new Map<Request, Map<ReplicaId, Millis>>()
+  readonly #refusals = new Map<Request, Map<ReplicaId, Standing>>()
   readonly #aside = new Set<Request>()
 
   /** How many requests are refused by somebody. */
@@ -25,9 +31,17 @@ export class Refusals<Request> {
   }
 
   add(request: Request, replica: ReplicaId, now: Millis): void {
-    const replicas = this.#refusals.get(request) ?? new Map<ReplicaId, Millis>()
+    const replicas = this.#refusals.get(request) ?? new Map<ReplicaId, Standing>()
     this.#refusals.set(request, replicas)
-    if (!replicas.has(replica)) replicas.set(replica, now)
+    replicas.set(replica, { since: replicas.get(replica)?.since ?? now, isAskedAgain: false })
+  }
+
+  /** Notes that a replica is asked again. @returns false when it has been, and has not answered that yet */
+  askAgain(request: Request, replica: ReplicaId): boolean {
+    const standing = this.#refusals.get(request)?.get(replica)
+    if (standing === undefined || standing.isAskedAgain) return false
+    standing.isAskedAgain = true
+    return true
   }
 
   /** The replica has done it after all. */
@@ -65,7 +79,7 @@ export class Refusals<Request> {
 
   all(): Refusal<Request>[] {
     return [...this.#refusals].flatMap(([request, replicas]) =>
-      [...replicas].map(([replica, since]) => ({
+      [...replicas].map(([replica, { since }]) => ({
         request,
         replica,
         since,

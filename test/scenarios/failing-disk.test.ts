@@ -103,6 +103,28 @@ describe('scenario: a disk fails', () => {
       assert.equal(await read, 6)
     }))
 
+  for (const seed of [101, 102, 103]) {
+    it(`a write that was refused is asked once while the disk hangs, and changes nothing later (seed ${seed})`, async () =>
+      play(seed, REGIONS, async rig => {
+        const [h1] = rig.hosts
+        const device = await firstRegions(rig, 1)
+        h1.disk.fault = (call, name) => {
+          if (call === 'write' && name.endsWith('.raw')) throw systemError('EIO', call, name)
+        }
+        const written = writeBlock(device, 5, 77)
+        await rig.world.pause(1_000)
+        h1.disk.fault = undefined
+        h1.hangDisk()
+        await rig.world.pause(5_000)
+        h1.freeDisk()
+        await written
+        await writeBlock(device, 5, 78)
+        // Whatever hung has come to its end by then.
+        await rig.world.pause(2_000)
+        assert.equal(await readBlock(device, 5), 78)
+      }))
+  }
+
   it('a read that fails for a while is answered, although the process was stopped when the disk became well', async () =>
     play(98, REGIONS, async rig => {
       const [h1] = rig.hosts
