@@ -8,7 +8,8 @@
  * later. So one in-sync replica that survives is always enough, whichever it is.
  *
  * An acknowledged write that is not durable may be lost when every host that held it has lost power: those that were
- * in-sync when it was acknowledged, and those that became so later.
+ * in-sync when it was acknowledged, and those that became so later. Those too that lost it between their answer and the
+ * acknowledgement; what is left of it on their disks is chance.
  */
 import { type History, type ReadEntry, type Tenant, type WriteEntry } from './history.ts'
 import { ZEROS } from './linearizability.ts'
@@ -54,6 +55,8 @@ export class Durability {
   #unflushed: WriteEntry[] = []
   /** Those of them that were un-flushed while no in-sync replica was left that had not lost power since. */
   readonly #reported = new WeakSet<WriteEntry>()
+  /** Where changes that nobody had been told of yet outlived a power cut, by chance and not because they were durable. */
+  readonly #outlived = new WeakMap<WriteEntry, Set<SimulatedHost>>()
   /** When each host became in-sync last, at the earliest. */
   readonly #joinedAt = new Map<SimulatedHost, number>()
   #problems = 0
@@ -75,7 +78,11 @@ export class Durability {
   /** A change was acknowledged: it is on every in-sync replica, durably if that was asked for. */
   acknowledged(entry: WriteEntry): void {
     const images = this.#images()
-    entry.holders = images.flatMap(([host, image]) => (this.#holds(host, image, entry) ? [host] : []))
+    // A replica that had answered and lost power before the guest was told of it has lost power while it held the change.
+    const outlived = this.#outlived.get(entry)
+    entry.holders = images.flatMap(([host, image]) =>
+      this.#holds(host, image, entry) && outlived?.has(host) !== true ? [host] : []
+    )
     for (let sector = entry.firstSector; sector < entry.endSector; sector++) {
       const state = this.#sector(sector)
       const newer = newerThan(entry, state)
@@ -174,6 +181,7 @@ export class Durability {
     for (const entry of this.#unflushed) {
       if (lastLosses.every(at => at >= entry.acknowledgedAt)) this.#reported.add(entry)
     }
+    this.#noteOutliving()
     const lost = this.#unflushed.filter(entry => !entry.mayBeLost && this.#everybodyLost(entry))
     const again = [...this.#unsettled].some(sector => {
       const { later, doubt } = this.#sectors.get(sector)!
@@ -248,6 +256,15 @@ export class Durability {
     const joinedAt = this.#joinedAt.get(host) ?? -1
     if (joinedAt > acknowledgedAt && host.lastPowerCut < joinedAt) return true
     return holders.includes(host) && host.lastPowerCut < acknowledgedAt
+  }
+
+  #noteOutliving(): void {
+    const hosts = this.#images().filter(([{ lastPowerCut }]) => lastPowerCut === this.#view.now())
+    if (hosts.length === 0) return
+    for (const entry of new Set([...this.#sectors.values()].flatMap(({ pending }) => pending))) {
+      const held = hosts.filter(([host, image]) => this.#holds(host, image, entry)).map(([host]) => host)
+      if (held.length > 0) this.#outlived.set(entry, new Set([...(this.#outlived.get(entry) ?? []), ...held]))
+    }
   }
 
   #everybodyLost(entry: WriteEntry): boolean {

@@ -253,9 +253,16 @@ export class Liveness {
 /** It does not answer heartbeats either: its process or its links are gone. */
 const isSilent = (host: SimulatedHost): boolean => !host.running || isResponsive(host)
 
-const isResponsive = ({ disk, diskHangs, diskSlowness, storeIsMissing }: SimulatedHost): boolean =>
+const isResponsive = ({
+  disk,
+  diskHangs,
+  diskSlowness,
+  diskStraggles,
+  storeIsMissing,
+}: SimulatedHost): boolean =>
   !diskHangs &&
   !storeIsMissing &&
   diskSlowness === 1 &&
+  !diskStraggles &&
   disk.fault === undefined &&
   disk.capacity === Infinity

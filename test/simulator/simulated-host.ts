@@ -77,6 +77,7 @@ export class SimulatedHost {
   #ending = false
   #attachments: readonly Attachment[] = []
   #diskSlowness = 1
+  #slowCalls = 0
   /** When anything happened to it last. */
   disturbedAt = 0
   /** Calls of the disk that hang, in the order in which they came; null while the disk answers. */
@@ -132,6 +133,11 @@ export class SimulatedHost {
   set diskSlowness(factor: number) {
     this.#diskSlowness = factor
     this.disturb()
+  }
+
+  /** Calls that were made while the disk was slow are under way still, and may take seconds. */
+  get diskStraggles(): boolean {
+    return this.#slowCalls > 0
   }
 
   /** Something happens to it, and may have any effect for a moment. */
@@ -347,6 +353,7 @@ export class SimulatedHost {
         : this.#random.between(0.01, 0.1)
     const straggles = this.#random.chance(0.005) ? 30 : 1
     // A disk that is slow is not slow evenly: what came later may be done much earlier.
+    const isSlow = this.diskSlowness > 1
     const slowness = this.#random.between(1, 2 * this.diskSlowness - 1)
     const ended = process?.begin('disk')
     return new Promise(resolve => {
@@ -356,7 +363,11 @@ export class SimulatedHost {
           process?.deliver(resolve)
         } else this.#hanging.push(end)
       }
-      this.#options.world.after(usual * straggles * slowness, end)
+      if (isSlow) this.#slowCalls++
+      this.#options.world.after(usual * straggles * slowness, () => {
+        if (isSlow && --this.#slowCalls === 0 && this.diskSlowness === 1) this.disturb()
+        end()
+      })
     })
   }
 
