@@ -75,8 +75,11 @@ async function restore(
   }
   const isClosed = status === undefined || status.state === 'closed'
   // Only while the record still names this host: else another one has taken over, and the guest here is gone.
-  const isOurs = context.metadata.volume(sr, volume)?.state.primary === context.host
-  if (isClosed && isOurs && context.references.isHeld(volume, 'activated')) {
+  const isOurs = (): boolean => context.metadata.volume(sr, volume)?.state.primary === context.host
+  if (isClosed && isOurs() && context.references.isHeld(volume, 'activated')) {
+    // Asked for certain: it may have been closed in order, by a call whose answer was lost with an earlier xosand.
+    await context.metadata.synchronise(CALL_MS)
+    if (!isOurs()) return
     await context.datapath.call('volume.activate', { sr, volume, deadlineMs: CALL_MS }, CALL_MS)
   }
 }

@@ -33,6 +33,17 @@ export class GuestDevice implements BlockDevice {
     return this.#size
   }
 
+  /** Where requests go now; null while they wait. */
+  get current(): MirrorDevice | null {
+    return this.#current
+  }
+
+  /** The same, as soon as there is one. */
+  async serving(): Promise<MirrorDevice> {
+    while (this.#current === null) await this.#changed.next()
+    return this.#current
+  }
+
   /** From here requests go to this mirror; with null they wait. */
   serve(mirror: VolumeMirror | null): void {
     if (mirror !== null) this.#size = mirror.size
@@ -51,35 +62,30 @@ export class GuestDevice implements BlockDevice {
   }
 
   async read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {
-    return (this.#current ?? (await this.#next())).read(offset, into)
+    return (this.#current ?? (await this.serving())).read(offset, into)
   }
 
   async write(request: WriteRequest): Promise<void> {
-    return (this.#current ?? (await this.#next())).write(request)
+    return (this.#current ?? (await this.serving())).write(request)
   }
 
   async zero(request: ZeroRequest): Promise<void> {
-    return (this.#current ?? (await this.#next())).zero(request)
+    return (this.#current ?? (await this.serving())).zero(request)
   }
 
   async trim(request: TrimRequest): Promise<void> {
-    return (this.#current ?? (await this.#next())).trim(request)
+    return (this.#current ?? (await this.serving())).trim(request)
   }
 
   async flush(): Promise<void> {
-    return (this.#current ?? (await this.#next())).flush()
+    return (this.#current ?? (await this.serving())).flush()
   }
 
   async allocation(offset: ByteOffset, length: ByteLength): Promise<Extent[]> {
-    return (this.#current ?? (await this.#next())).allocation(offset, length)
+    return (this.#current ?? (await this.serving())).allocation(offset, length)
   }
 
   async close(): Promise<void> {
     await Promise.resolve()
-  }
-
-  async #next(): Promise<MirrorDevice> {
-    while (this.#current === null) await this.#changed.next()
-    return this.#current
   }
 }

@@ -1,19 +1,11 @@
 import { mkdir, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { XosanError } from '../../core/errors.ts'
-import { type ByteLength, type ByteOffset, type VolumeKey } from '../../core/units.ts'
+import { type VolumeKey } from '../../core/units.ts'
 import { volumeKey } from '../../rpc/identifiers.ts'
-import {
-  type BlockDevice,
-  type Extent,
-  type TrimRequest,
-  type WriteRequest,
-  type ZeroRequest,
-} from '../block-device.ts'
-import { PassThroughDevice } from '../filters/pass-through.ts'
 import { Mutex } from '../mirror/signal.ts'
 import { type ExportResolver, type OpenedExport } from '../nbd-server/export.ts'
 import { type NbdListener, type NbdServer } from '../nbd-server/nbd-server.ts'
+import { GuestConnection } from './guest-connection.ts'
 import { type GuestDevice } from './guest-device.ts'
 
 /** The socket of one attached volume, and who is connected to it. */
@@ -113,70 +105,5 @@ function resolverFor(
     info: async () =>
       Promise.resolve({ size: device.size, readOnly: false, capabilities: device.capabilities }),
     list: async () => Promise.resolve([volume]),
-  }
-}
-
-/**
- * One connection's view of a volume. A request may wait at the device for hours, until this host is the primary
- * again; when the connection is broken off meanwhile, its requests end here, so that it can be forgotten.
- */
-class GuestConnection extends PassThroughDevice {
-  readonly revoked: Promise<string>
-  readonly #waiting = new Set<(error: XosanError) => void>()
-  #revoke!: (reason: string) => void
-
-  constructor(device: BlockDevice) {
-    super(device)
-    this.revoked = new Promise(resolve => (this.#revoke = resolve))
-  }
-
-  /** Ends the connection first and its requests after it: none of them may be answered with an error. */
-  breakOff(reason: string): void {
-    this.#revoke(reason)
-    const error = new XosanError('EXPORT_REFUSED', { host: 'This host', name: '', reason })
-    for (const fail of this.#waiting) fail(error)
-    this.#waiting.clear()
-  }
-
-  override read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {
-    return this.#until(this.next.read(offset, into))
-  }
-
-  override write(request: WriteRequest): Promise<void> {
-    return this.#until(this.next.write(request))
-  }
-
-  override zero(request: ZeroRequest): Promise<void> {
-    return this.#until(this.next.zero(request))
-  }
-
-  override trim(request: TrimRequest): Promise<void> {
-    return this.#until(this.next.trim(request))
-  }
-
-  override flush(): Promise<void> {
-    return this.#until(this.next.flush())
-  }
-
-  override allocation(offset: ByteOffset, length: ByteLength): Promise<Extent[]> {
-    return this.#until(this.next.allocation(offset, length))
-  }
-
-  #until<Result>(done: Promise<Result>): Promise<Result> {
-    return new Promise((resolve, reject) => {
-      this.#waiting.add(reject)
-      done.then(
-        result => {
-          this.#waiting.delete(reject)
-          resolve(result)
-        },
-        (error: unknown) => {
-          this.#waiting.delete(reject)
-          // What the device rejected with goes on as it is.
-          // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors
-          reject(error)
-        }
-      )
-    })
   }
 }

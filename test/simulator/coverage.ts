@@ -18,7 +18,7 @@ const PROTOCOL = /^(core\/mirror|datapath\/(mirror|resync))\b/
  * their own, on real disks and sockets.
  */
 const AROUND =
-  /^(datapath\/replica-local|datapath\/process(?=\/(admissions|datapath-node|guest-device|local-peer|local-session|maintenance|peer-process|replica-host|volume)\b))/
+  /^(datapath\/replica-local|datapath\/process(?=\/(admissions|datapath-node|guest-connection|guest-device|local-peer|local-session|maintenance|peer-process|replica-host|volume)\b))/
 
 /** What stops the process because it cannot happen. A universe that reached one would be broken. */
 const ASSERTION = /throw new RangeError\(|assert\.fail\(|new XosanError\('INTERNAL'/

@@ -1,6 +1,8 @@
 import { hasCode, reasonOf } from '../../core/errors.ts'
 import { type ByteLength, type ByteOffset, type Millis } from '../../core/units.ts'
 import { type BlockDevice } from '../../datapath/block-device.ts'
+import { GuestConnection } from '../../datapath/process/guest-connection.ts'
+import { type GuestDevice } from '../../datapath/process/guest-device.ts'
 import { type Durability } from './durability.ts'
 import { type History, SECTOR_BYTES, type Tenant, type WriteEntry, ZEROS } from './history.ts'
 import { type SeededRandom, type SimulatedProcess, type World } from './world.ts'
@@ -9,7 +11,7 @@ interface GuestOptions {
   readonly world: World
   readonly random: SeededRandom
   readonly process: SimulatedProcess
-  readonly device: BlockDevice
+  readonly device: GuestDevice
   readonly history: History
   readonly durability: Durability
   /** First sectors of the places that all guests of the volume share. */
@@ -58,6 +60,8 @@ export class Guest {
   /** When the requests under way were made, oldest first. */
   readonly #waiting = new Set<{ readonly since: number }>()
   #abandoned = false
+  readonly #connection: GuestConnection
+  #disconnected = false
   /** Until when it only reads, in milliseconds of virtual time. */
   #readsUntil = 0
   #stopping = false
@@ -78,6 +82,7 @@ export class Guest {
   constructor(options: GuestOptions) {
     const { world, tenure, process, host } = options
     this.#options = options
+    this.#connection = new GuestConnection(options.device)
     this.#tenant = { tenure, process, host, startedAt: world.now }
     this.#toBeTold = options.takenUp
     options.history.begins(this.#tenant)
@@ -169,6 +174,13 @@ export class Guest {
     this.#abandoned = true
   }
 
+  /** Its connection is broken off: it hears of nothing any more. */
+  disconnect(): void {
+    this.abandon()
+    this.#disconnected = true
+    this.#connection.breakOff('the guest is gone')
+  }
+
   /** Everything is over: in the buffers that it has used again is still what it put there. */
   checkReturned(): void {
     for (const { bytes, first } of this.#reused) {
@@ -226,7 +238,7 @@ export class Guest {
   }
 
   async #nothing(first: number): Promise<void> {
-    const { device } = this.#options
+    const device = this.#connection
     const offset = (first * SECTOR_BYTES) as ByteOffset
     await this.#waitFor(device.read(offset, Buffer.alloc(0)))
     await this.#waitFor(device.trim({ offset, length: 0 as ByteLength, durable: false }))
@@ -236,14 +248,20 @@ export class Guest {
     const waiting = { since: this.#options.world.now }
     this.#waiting.add(waiting)
     try {
-      return await answer
-    } finally {
+      const result = await answer
       this.#waiting.delete(waiting)
+      return result
+    } catch (error) {
+      // It may be under way still, and it never hears of that.
+      if (this.#disconnected) return new Promise<never>(() => undefined)
+      this.#waiting.delete(waiting)
+      throw error
     }
   }
 
   async #read(first: number, count: number): Promise<void> {
-    const { world, device, history, durability, problem, cannotRead, log } = this.#options
+    const { world, history, durability, problem, cannotRead, log } = this.#options
+    const device = this.#connection
     const invokedAt = world.now
     const into = Buffer.alloc(count * SECTOR_BYTES)
     const answer = this.#waitFor(device.read((first * SECTOR_BYTES) as ByteOffset, into))
@@ -279,7 +297,8 @@ export class Guest {
   }
 
   async #write(first: number, count: number): Promise<void> {
-    const { random, device, nextValue } = this.#options
+    const { random, nextValue } = this.#options
+    const device = this.#connection
     const value = nextValue()
     const data = Buffer.alloc(count * SECTOR_BYTES)
     for (let i = 0; i < count; i++) {
@@ -292,7 +311,8 @@ export class Guest {
   }
 
   async #clear(first: number, count: number): Promise<void> {
-    const { random, device } = this.#options
+    const { random } = this.#options
+    const device = this.#connection
     const durable = !this.#flushes
     const length = (count * SECTOR_BYTES) as ByteLength
     const trims = random.chance(0.5)
@@ -340,7 +360,8 @@ export class Guest {
 
   async #flush(): Promise<void> {
     if (!this.#flushes) return
-    const { world, device, durability, problem } = this.#options
+    const { world, durability, problem } = this.#options
+    const device = this.#connection
     const invokedAt = world.now
     try {
       await this.#waitFor(device.flush())

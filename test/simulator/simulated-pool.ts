@@ -85,7 +85,7 @@ export class SimulatedPool {
           daemons: () => this.daemons,
           noticed: daemon => this.#noticed(daemon),
           disconnected: (whose, volume) => {
-            for (const guest of this.#guestsOf(whose, volume)) guest.abandon()
+            for (const guest of this.#guestsOf(whose, volume)) guest.disconnect()
           },
           connectionsTo: (whose, volume) =>
             this.#guestsOf(whose, volume).filter(({ connected }) => connected).length,

@@ -99,7 +99,7 @@ export class PoolRig {
 
   /** A client that stays connected to a volume on a host until it is disconnected. */
   connect(host: SimulatedHost, key: VolumeKey): void {
-    const guest = { process: host.process, connected: true, abandon: () => (guest.connected = false) }
+    const guest = { process: host.process, connected: true, disconnect: () => (guest.connected = false) }
     this.volumes.push({ key, guests: [guest] } as unknown as SimulatedVolume)
   }
 
