@@ -135,7 +135,9 @@ export class Liveness {
     const well = this.#wellSince.get(volume)
     const { quietSince, hasCoordinator, allInContact } = this.#around(host, state)
     if (!hasCoordinator || !allInContact || !isResponsive(host) || state.primary !== host.id) return
-    if (well === undefined || well.at > since || quietSince > well.at) return
+    if (well === undefined || quietSince > well.at) return
+    // What got lost before, with a link, is waited for until it is given up.
+    if (Math.min(well.allAt, well.at + COPY_GIVEN_UP_MS) > since) return
     this.#view.problem(`P5: ${host.name} could not close a volume that was well: ${reason}`)
   }
 
