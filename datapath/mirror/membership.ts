@@ -182,9 +182,12 @@ export class Membership {
         // Before it counts: what it says of a loss that is made good could make the volume wait for another one.
         await link.tellReconciled()
         session.check()
-        const inSync = (record: ReplicaRecord): boolean => record.inSync || record.replica === replica
-        // Once the session is lost its host may have lost power, and with it what came after the flush.
-        if (!(await this.#change(inSync, () => session.isLost))) throw new Error('the record did not change')
+        // Once the session is lost its host may have lost power, and with it what came after the flush. What was tried
+        // before, and may have been done, is settled by a change without it.
+        const inSync = (record: ReplicaRecord): boolean =>
+          record.inSync || (record.replica === replica && !session.isLost)
+        const isChanged = await this.#change(inSync, () => session.isLost)
+        if (!isChanged || !this.#context.isInSync(replica)) throw new Error('the record did not change')
         plan.drop(replica)
         link.unreadable.clear()
         this.#context.logOf('replica is in-sync', link, '')

@@ -6,6 +6,7 @@ import { RegionSet } from '../../core/mirror/region-set.ts'
 import { ResyncPlan } from '../../core/mirror/resync-plan.ts'
 import { type Step, type Steps } from '../../core/mirror/steps.ts'
 import { type MirrorTiming } from '../../core/mirror/timing.ts'
+import { inSyncReplicas } from '../../core/mirror/volume-change.ts'
 import { type ReplicaRecord, type VolumeState } from '../../core/mirror/volume-record.ts'
 import { IntentClearing } from '../../core/mirror/write-intent.ts'
 import { XosanError } from '../../core/errors.ts'
@@ -73,6 +74,11 @@ export class MirrorContext {
   get keeper(): RecordKeeper {
     if (this.#keeper === null) throw new XosanError('INTERNAL', { reason: 'the volume was never opened' })
     return this.#keeper
+  }
+
+  /** Whether the record, as last known for certain, counts a replica as in-sync. */
+  isInSync(replica: ReplicaId): boolean {
+    return inSyncReplicas(this.keeper.state).some(other => other.replica === replica)
   }
 
   /** Whether a change is acknowledged only with this replica's answer. */

@@ -1,5 +1,6 @@
 /**
- * A replica has been brought up to date, and its primary tries to say so in the record; the coordinator is away. Meanwhile
+ * A replica has been brought up to date, and its primary tries to say so in the record; the coordinator is away, or leaves it
+ * in doubt whether it has said so. Meanwhile
  * the replica's host loses power, and with it what was written after the flush that went before. When the coordinator is
  * back the record must not say that this replica is in-sync.
  */
@@ -9,8 +10,15 @@ import { play, writeBlock } from '../support/scenario-rig.ts'
 const REGIONS = 8
 
 describe('scenario: a replica is lost while the record waits to say that it is back', () => {
-  for (const seed of [31, 32, 33]) {
-    it(`it is not put back before it is there again (seed ${seed})`, async () =>
+  for (const [seed, isInDoubt] of [
+    [31, false],
+    [32, false],
+    [33, false],
+    [34, true],
+    [35, true],
+    [36, true],
+  ] as const) {
+    it(`it is not put back before it is there again (seed ${seed}${isInDoubt ? ', in doubt' : ''})`, async () =>
       play(seed, REGIONS, async rig => {
         const [h1, h2] = rig.hosts
         await rig.create(h1, h2)
@@ -19,7 +27,8 @@ describe('scenario: a replica is lost while the record waits to say that it is b
         h2.crash()
         await rig.until('the replica is taken out', () => !rig.isInSync(h2))
         await writeBlock(device, 1, 2)
-        rig.reachesCoordinator(h1, false)
+        if (isInDoubt) rig.leaveInDoubt(h1)
+        else rig.reachesCoordinator(h1, false)
         h2.start()
         await rig.world.pause(1_500)
         await writeBlock(device, 2, 3)

@@ -11,6 +11,7 @@
  * in-sync when it was acknowledged, and those that became so later. Those too that lost it between their answer and the
  * acknowledgement; what is left of it on their disks is chance.
  */
+import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
 import { type History, type ReadEntry, type Tenant, type WriteEntry } from './history.ts'
 import { ZEROS } from './linearizability.ts'
 import { ReplicaImage } from './replica-image.ts'
@@ -40,8 +41,11 @@ interface Sector {
   pending: WriteEntry[]
 }
 
-/** A change of the record whose answer was lost happens no later than this after it was sent, in milliseconds. */
-const LATE_EFFECT_MS = 2_000
+/**
+ * A change of the record whose answer was lost happens no later than two seconds after it was sent, and when it is sent its
+ * primary may not have noticed yet that a host is silent; in milliseconds.
+ */
+const LATE_EFFECT_MS = 2_000 + DEFAULT_TIMING.replicaSilenceMs + DEFAULT_TIMING.heartbeatIntervalMs
 
 /** More of one kind would say nothing more. */
 const PROBLEMS_MAX = 5

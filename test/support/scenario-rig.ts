@@ -47,7 +47,8 @@ export class ScenarioRig {
   readonly #layer: LayerId
   readonly #regions: number
   readonly #coordinator: SimulatedCoordinator
-  readonly #cutOff = new Set<SimulatedHost>()
+  /** What becomes of the calls of some hosts to the coordinator, by their names. */
+  readonly #fates = new Map<string, Fate>()
 
   /** @param regions size of the volume, in regions */
   constructor(seed: number, regions: number) {
@@ -60,10 +61,7 @@ export class ScenarioRig {
     this.#layer = world.random.uuid() as LayerId
     this.#coordinator = new SimulatedCoordinator({
       clock: { now: () => world.now as Millis, after: (ms, action) => world.after(ms, action) },
-      decide: ({ client }) =>
-        [...this.#cutOff].some(({ name }) => name === client)
-          ? { kind: 'unavailable', afterMs: millis(100) }
-          : ANSWER,
+      decide: ({ client }) => this.#fates.get(client) ?? ANSWER,
       callTimeMs: millis(1000),
     })
     this.hosts = [this.#host('h1'), this.#host('h2'), this.#host('h3'), this.#host('h4')]
@@ -203,8 +201,13 @@ export class ScenarioRig {
 
   /** Cuts a host off from the coordinator, or connects it again. */
   reachesCoordinator(host: SimulatedHost, reaches: boolean): void {
-    if (reaches) this.#cutOff.delete(host)
-    else this.#cutOff.add(host)
+    if (reaches) this.#fates.delete(host.name)
+    else this.#fates.set(host.name, { kind: 'unavailable', afterMs: millis(100) })
+  }
+
+  /** From here a host is left in doubt about what its calls to the coordinator did, which is nothing. */
+  leaveInDoubt({ name }: SimulatedHost): void {
+    this.#fates.set(name, { kind: 'unknown', afterMs: millis(100), effectMs: null })
   }
 
   /** Lets time go on until something is so. @throws an AssertionError when it is not within a minute */
