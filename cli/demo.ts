@@ -28,7 +28,7 @@ import {
   openVolume,
   takeOverVolume,
 } from './lab/pool.ts'
-import { programsDirectory, projectRoot } from './lab/programs.ts'
+import { programsDirectory, projectRoot } from '../daemon/supervision/programs.ts'
 import { replicaFiles, showVolume, waitUntilInSync } from './lab/volume-watch.ts'
 
 const HOSTS = 3

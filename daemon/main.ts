@@ -258,7 +258,6 @@ async function main(config: Config, log: Log): Promise<void> {
         log,
         changed: () => {
           reloadCluster().catch((error: unknown) => log.warn(reasonOf(error)))
-          etcdPart?.restart()
         },
       }))
       follower.subscribe(({ keys }) => {

@@ -14,6 +14,7 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 const PROGRAMS = {
   xosand: 'daemon/main.ts',
   'xosan-datapath': 'datapath/process/main.ts',
+  'xosan-etcd-gate': 'daemon/etcd/gate-main.ts',
   xosan: 'cli/main.ts',
   'xosan-lab-host': 'cli/lab/supervisor.ts',
   demo: 'cli/demo.ts',

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { existsSync, readFileSync, readdirSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { ERRORS } from '../core/errors.ts'
-import { projectRoot } from '../cli/lab/programs.ts'
+import { projectRoot } from '../daemon/supervision/programs.ts'
 import { MUTANTS } from './simulator/mutant-list.ts'
 
 const root = projectRoot()

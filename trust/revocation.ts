@@ -1,9 +1,6 @@
 /**
- * The list of revoked certificates (RFC 5280, section 5), for etcd alone: XOSAN's own ports ask the list of members.
- *
- * etcd (3.4) reads the file at every handshake and looks for the serial number, whoever issued it. It checks neither
- * the list's signature nor its dates, and a file that it cannot read refuses everybody. So what is written there is
- * checked here first.
+ * The list of revoked certificates (RFC 5280, section 5), above all for the gate before etcd, which asks no list of members.
+ * It is signed, so that it may come by way of anybody.
  */
 import { XosanError } from '../core/errors.ts'
 import { type Authority } from './authority.ts'

@@ -6,6 +6,8 @@ interface TlsAcceptorOptions {
   readonly context: SecureContextOptions
   /** Ask the client for a certificate. Who gets the connection judges it: here nobody is refused for it. */
   readonly requestCertificate: boolean
+  /** Of which a client that asks for one is given the first that it knows (ALPN, RFC 7301); none: it is not answered. */
+  readonly protocols?: readonly string[]
 }
 
 /** Does the server's part of TLS handshakes on connections that others have accepted and that wait at a gate. */
@@ -15,10 +17,11 @@ export class TlsAcceptor {
   /** Handshakes under way, by the connection's ends: Node does not tell which connection its events are about. */
   readonly #handshakes = new Map<string, (outcome: TLSSocket | Error) => void>()
 
-  constructor({ context, requestCertificate }: TlsAcceptorOptions) {
+  constructor({ context, requestCertificate, protocols }: TlsAcceptorOptions) {
     this.#server = createServer({
       ...context,
       requestCert: requestCertificate,
+      ...(protocols === undefined ? {} : { ALPNProtocols: [...protocols] }),
       // Node would close the connection without saying whose it was.
       rejectUnauthorized: false,
     })

@@ -1,5 +1,5 @@
 import { constants } from 'node:fs'
-import { mkdir, open, rename, rm, type FileHandle } from 'node:fs/promises'
+import { mkdir, open, rename, rm, stat, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { hasCode, reasonOf, XosanError } from '../core/errors.ts'
@@ -30,7 +30,7 @@ const AUTHORITY_FILE = 'authority.pem'
 /** Beside the authority: what it has issued. */
 const ISSUED_FILE = 'issued.json'
 const MEMBERS_FILE = 'members.json'
-/** For etcd. */
+/** For etcd's gate, which asks no list of members. */
 const REVOKED_FILE = 'revoked.pem'
 /** Some hundred members take a tenth of this. */
 const FILE_BYTES_MAX = 1024 * 1024
@@ -159,13 +159,31 @@ export class TrustDirectory implements IssuedStore {
     })
   }
 
-  /** Where `saveRevocationList` puts the list. */
-  get revocationListPath(): string {
-    return this.#path(REVOKED_FILE)
+  /**
+   * Changes when `credentials` or `revoked` would say something else: each replacement of a file is a new file. For who
+   * looks often, and reads seldom.
+   */
+  async stamp(): Promise<string> {
+    const stamps = await Promise.all(
+      [HOST_FILE, AUTHORITIES_FILE, REVOKED_FILE].map(async name => {
+        try {
+          const { ino, mtimeMs, size } = await stat(this.#path(name))
+          return `${ino} ${mtimeMs} ${size}`
+        } catch {
+          return 'missing'
+        }
+      })
+    )
+    return stamps.join(', ')
+  }
+
+  /** Whether `saveRevocationList` was ever called here. */
+  async hasRevocationList(): Promise<boolean> {
+    return (await this.#read(REVOKED_FILE)) !== null
   }
 
   /**
-   * Puts a revocation list where etcd finds it; etcd needs none to start, and one to let anybody in.
+   * Keeps a revocation list for the programs of this host; etcd's gate needs one to let anybody in.
    * @returns whether there is something on it that was not on the one before
    * @throws XosanError INVALID_ARGUMENT for one that the authority at work (the last one trusted) has not signed, and for
    *   one that lacks what its last one had: somebody has put an old one in place; nothing is changed then

@@ -14,10 +14,10 @@ import { type HostId } from '../core/units.ts'
 import { type Caller } from './caller.ts'
 import { certificateFacts } from './certificate.ts'
 import { type Attempt, DEFAULT_GATE_LIMITS, type GateLimits, HandshakeGate } from './handshake-gate.ts'
-import { identityUri } from './identity.ts'
 import { isSignedByOne } from './issued-certificate.ts'
 import { type Member, type MemberList } from './members.ts'
 import { type RefusalEvent, RefusalLog } from './refusal-log.ts'
+import { type RefusedConnection, shownCertificate } from './shown-certificate.ts'
 import { TlsAcceptor } from './tls-acceptor.ts'
 import { type HostCredentials } from './trust-directory.ts'
 import { type PeerVerdict, verifyPeer } from './verify-peer.ts'
@@ -33,7 +33,7 @@ interface TrustedTransportOptions {
 }
 
 /** A connection that has been let in, and whose it is. */
-interface AdmittedConnection {
+export interface AdmittedConnection {
   readonly socket: TLSSocket
   readonly caller: Caller
 }
@@ -170,12 +170,10 @@ export class TrustedTransport implements Doorkeeper {
     this.#refusals.close()
   }
 
-  #judge(socket: TLSSocket): PeerVerdict | { readonly refused: string; readonly detail: string } {
-    const certificate = socket.getPeerX509Certificate()
-    if (certificate === undefined) return { refused: 'no-certificate', detail: 'it showed no certificate' }
-    if (socket.isSessionReused()) return { refused: 'resumed', detail: 'it resumed an earlier session' }
-    if (!socket.authorized) return refusalByTls(String(socket.authorizationError), certificate.raw)
-    return verifyPeer(certificate.raw, { ...this.#expectations(), host: null })
+  #judge(socket: TLSSocket): PeerVerdict | RefusedConnection {
+    const shown = shownCertificate(socket)
+    if ('refused' in shown) return shown
+    return verifyPeer(shown.certificate.raw, { ...this.#expectations(), host: null })
   }
 
   #newEtcdTls(): EtcdTls {
@@ -230,25 +228,13 @@ export class TrustedTransport implements Doorkeeper {
 }
 
 /** What both ends of TLS are made of. */
-const contextOptions = ({ keyPem, certificatePem, authoritiesPem }: HostCredentials) => ({
+export const contextOptions = ({ keyPem, certificatePem, authoritiesPem }: HostCredentials) => ({
   key: keyPem,
   cert: certificatePem,
   ca: authoritiesPem,
   minVersion: 'TLSv1.3' as const,
   secureOptions: constants.SSL_OP_NO_TICKET,
 })
-
-const TLS_CAUSES: Readonly<Record<string, string>> = {
-  CERT_HAS_EXPIRED: 'expired',
-  CERT_NOT_YET_VALID: 'not-yet-valid',
-}
-
-/** @param code of OpenSSL; @param certificate of which nothing is proven: what it says helps to find whose it is */
-function refusalByTls(code: string, certificate: Uint8Array): { refused: string; detail: string } {
-  const identity = certificateFacts(certificate)?.identity
-  const claim = identity == null ? 'names no host' : `says it is ${identityUri(identity)}`
-  return { refused: TLS_CAUSES[code] ?? 'other-authority', detail: `${code}; the certificate ${claim}` }
-}
 
 const notMember = (host: HostId): XosanError =>
   new XosanError('PEER_NOT_TRUSTED', { host, reason: 'it is not on the list of members' })

@@ -3,7 +3,7 @@ import { Console } from '../console.ts'
 import { type HostControl, type HostStatus } from '../lab/host-control.ts'
 import { labLinks } from '../lab/lab-links.ts'
 import { labDown, labHost, labStatus, labUp } from '../lab/lab.ts'
-import { programsDirectory } from '../lab/programs.ts'
+import { programsDirectory } from '../../daemon/supervision/programs.ts'
 import { type LabOptions, wholeNumber, withLab } from './common.ts'
 import { addLabLinkCommands, showLinks } from './lab-links.ts'
 

@@ -5,7 +5,7 @@
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import fse from 'fs-extra'
-import { etcdOf } from './host-etcd.ts'
+import { etcdPrograms } from './host-etcd.ts'
 import { type HostPaths } from './layout.ts'
 import { type PidFile, handlesIn } from './pid-file.ts'
 import { conditionOf, processesWithArguments } from '../../daemon/supervision/process-handle.ts'
@@ -20,8 +20,9 @@ const ATTACHMENTS = /^attached-\d+\.json$/
  */
 export async function isDown(paths: HostPaths, noted: PidFile): Promise<boolean> {
   const programs = handlesIn(noted).filter(({ name }) => name !== 'supervisor')
-  const found = [...(await processesWithArguments('--config', paths.config)), ...(await etcdOf(paths))]
-  return ![...programs.map(({ handle }) => handle), ...found].some(handle => conditionOf(handle) !== 'down')
+  const found = await processesWithArguments('--config', paths.config)
+  const handles = [...programs, ...(await etcdPrograms(paths))].map(({ handle }) => handle)
+  return ![...handles, ...found].some(handle => conditionOf(handle) !== 'down')
 }
 
 /** Forgets what does not outlive a boot. To be called while no program of the host runs. */

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { XosanError } from '../../core/errors.ts'
 import { lockFile } from './file-lock.ts'
-import { ETCD, etcdOf } from './host-etcd.ts'
+import { etcdPrograms, isOfEtcd } from './host-etcd.ts'
 import { whileLabLocked } from './lab-lock.ts'
 import { type HostPaths, type Lab, type LabHost, hostPaths, programNames, readLab } from './layout.ts'
 import { ensureNetwork } from './network/make-network.ts'
@@ -140,8 +140,8 @@ export class HostControl {
         restarts: run?.restarts ?? 0,
       }
     })
-    const etcd = (await etcdOf(this.paths)).map((handle): ProcessStatus => ({
-      name: ETCD,
+    const etcd = (await etcdPrograms(this.paths)).map(({ name, handle }): ProcessStatus => ({
+      name,
       condition: conditionOf(handle),
       pid: handle.pid,
       restarts: null,
@@ -159,7 +159,7 @@ export class HostControl {
   /** The programs that its supervisor has noted, by name, the supervisor, and its member of etcd. */
   async named(): Promise<ReadonlyMap<string, ProcessHandle>> {
     const noted = handlesIn(await readPidFile(this.paths.pids))
-    const etcd = (await etcdOf(this.paths)).map(handle => ({ name: ETCD, handle }))
+    const etcd = await etcdPrograms(this.paths)
     return new Map([...noted, ...etcd].map(({ name, handle }) => [name, handle]))
   }
 
@@ -170,7 +170,7 @@ export class HostControl {
       ...(await this.#supervisors()),
       ...noted,
       ...(await processesWithArguments('--config', this.paths.config)),
-      ...(await etcdOf(this.paths)),
+      ...(await etcdPrograms(this.paths)).map(({ handle }) => handle),
       ...(await processesInHost(this.#lab, this.host)),
     ]
     const byPid = new Map(found.map(handle => [handle.pid, handle]))
@@ -221,7 +221,7 @@ export class HostControl {
   /** Whether all that the supervisor looks after runs; whether a member of etcd does is xosand's business. */
   async #isSupervisedWhole(): Promise<boolean> {
     const { processes } = await this.status()
-    return processes.every(({ name, condition }) => name === ETCD || condition === 'up')
+    return processes.every(({ name, condition }) => isOfEtcd(name) || condition === 'up')
   }
 
   /** @throws XosanError INVALID_ARGUMENT when the lab has been removed meanwhile */

@@ -1,4 +1,4 @@
-import { ETCD, etcdOf } from './host-etcd.ts'
+import { etcdPrograms } from './host-etcd.ts'
 import { type HostPaths } from './layout.ts'
 import { type PidFile, handlesIn } from './pid-file.ts'
 import { type ProcessHandle, signal, waitForCondition } from '../../daemon/supervision/process-handle.ts'
@@ -15,17 +15,19 @@ interface Program {
 
 /**
  * Ends the programs of a host with SIGTERM, as a host's shutdown does: the datapath processes first, while xosand still
- * answers, and its member of etcd last, which xosand would start again. What does not end in time is killed.
+ * answers, and its member of etcd last, which xosand would start again; and after that the gate through which it still hands its
+ * office over. What does not end in time is killed.
  *
  * @returns names of the programs that had to be killed
  */
 export async function stopPrograms(file: PidFile, paths: HostPaths): Promise<string[]> {
   const programs = handlesIn(file).filter(({ name }) => name !== 'supervisor')
-  return [
+  const killed = [
     ...(await stopAll(programs.filter(({ name }) => name !== 'xosand'))),
     ...(await stopAll(programs.filter(({ name }) => name === 'xosand'))),
-    ...(await stopAll((await etcdOf(paths)).map(handle => ({ name: ETCD, handle })))),
   ]
+  for (const program of await etcdPrograms(paths)) killed.push(...(await stopAll([program])))
+  return killed
 }
 
 async function stopAll(programs: readonly Program[]): Promise<string[]> {

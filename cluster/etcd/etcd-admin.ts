@@ -50,18 +50,10 @@ export interface EtcdMemberRecord {
   readonly learner: boolean
 }
 
-/** Members are ended one at a time; who has the turn says so here. */
-export interface Turn {
-  readonly holder: string
-  readonly revision: number
-}
-
 /** A change of the membership takes a round of the old members, and of the new ones. */
 const CALL_TIME_MS = millis(10_000)
-/** Outside of every namespace, which end with a slash; so is the next one. */
+/** Outside of every namespace, which end with a slash. */
 const MARK = Buffer.from('history-mark')
-/** Holds who may end its member for a moment. */
-const TURN = Buffer.from('restart-turn')
 /** Two calls that are asked of one member each time find the same one, unless it has just failed. */
 const SAME_MEMBER_ATTEMPTS = 5
 
@@ -159,29 +151,6 @@ export class EtcdAdmin {
     const compare = [{ key: MARK, target: 'MOD', result: 'EQUAL', mod_revision: marked }]
     const success = [{ request_put: { key: MARK, value: Buffer.alloc(0) } }]
     await this.#calls.call(TXN, txnReply, { compare, success, failure: [] }, 'changes')
-  }
-
-  /** Who has the turn to end its member for a moment, and the revision at which that was last said; null: nobody. */
-  async turn(): Promise<Turn | null> {
-    const { kvs } = await this.#calls.call(RANGE, rangeReply, { key: TURN }, 'reads')
-    const found = kvs[0]
-    return found === undefined ? null : { holder: found.value.toString(), revision: found.mod_revision }
-  }
-
-  /**
-   * Takes the turn, or gives it back.
-   * @param since what `turn` has said: nothing happens when it is otherwise by now
-   * @param holder null: nobody
-   * @returns whether it was so
-   */
-  async passTurn(since: Turn | null, holder: string | null): Promise<boolean> {
-    const compare = [{ key: TURN, target: 'MOD', result: 'EQUAL', mod_revision: since?.revision ?? 0 }]
-    const change =
-      holder === null
-        ? { request_delete_range: { key: TURN } }
-        : { request_put: { key: TURN, value: Buffer.from(holder) } }
-    const request = { compare, success: [change], failure: [] }
-    return (await this.#calls.call(TXN, txnReply, request, 'changes')).succeeded
   }
 
   close(): void {

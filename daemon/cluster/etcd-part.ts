@@ -4,13 +4,13 @@ import { XosanError } from '../../core/errors.ts'
 import { type Clock } from '../../core/ports/clock.ts'
 import { type Random } from '../../core/ports/random.ts'
 import { type HostId } from '../../core/units.ts'
-import { TrustDirectory } from '../../trust/trust-directory.ts'
 import { type Config } from '../config.ts'
 import { MemberKeeper, type KeeperHost } from '../etcd/member-keeper.ts'
 import { type MemberPlace } from '../etcd/member-arguments.ts'
 import { MemberProcess } from '../etcd/member-process.ts'
 import { type Log } from '../log.ts'
-import { type ClusterEtcdMember, type ClusterFile, trustPath } from './cluster-file.ts'
+import { programsDirectory } from '../supervision/programs.ts'
+import { type ClusterEtcdMember, type ClusterFile } from './cluster-file.ts'
 import { type CoordinatorMember } from './cluster-service.ts'
 import { type HostCluster } from './host-cluster.ts'
 
@@ -51,22 +51,12 @@ export class EtcdPart implements CoordinatorMember {
   }
 
   /**
-   * Makes this host's member, if it has one, read authorities and revoked certificates again.
-   * @throws XosanError NOT_IN_CLUSTER while it is not known yet whether there is one; as `restartAtOnce`
+   * Makes this host's member, if it has one, read the authorities again.
+   * @throws XosanError NOT_IN_CLUSTER while it is not known yet whether there is one; as `MemberKeeper.restart`
    */
   async restarted(): Promise<void> {
     if (this.#keeper === null) throw new XosanError('NOT_IN_CLUSTER', {})
-    await this.#keeper.restartAtOnce()
-  }
-
-  /** The same when it is its turn, without waiting for it. */
-  restart(): void {
-    const { log } = this.#options
-    this.#keeper?.restartForCertificates().catch((error: unknown) => {
-      log.warn("this host's member of etcd was not restarted; it keeps the connections that it has", {
-        reason: String(error),
-      })
-    })
+    await this.#keeper.restart()
   }
 
   /** The process goes on. */
@@ -81,13 +71,13 @@ export class EtcdPart implements CoordinatorMember {
       throw new XosanError('INTERNAL', { reason: 'the coordinator is not etcd' })
     }
     this.#keeper = new MemberKeeper({
-      place: await memberPlace(config, file),
+      place: memberPlace(config, file),
       program: config.coordinator.program,
+      programs: programsDirectory(),
       clock,
       random,
       target: () => cluster.etcdTarget(),
       hosts: async () => this.#hosts(),
-      isMember: host => cluster.members.get(host as HostId) !== undefined,
       isUp,
       members: membersChanged,
       log: text => log.info(text),
@@ -102,9 +92,8 @@ export class EtcdPart implements CoordinatorMember {
   }
 }
 
-async function memberPlace(config: Config, { sr, generation }: ClusterFile): Promise<MemberPlace> {
+function memberPlace(config: Config, { sr, generation }: ClusterFile): MemberPlace {
   const { host, ports, stateDirectory } = config
-  const directory = await TrustDirectory.open(trustPath(stateDirectory))
   return {
     host: host.uuid,
     address: host.address,
@@ -112,7 +101,6 @@ async function memberPlace(config: Config, { sr, generation }: ClusterFile): Pro
     stateDirectory,
     sr,
     generation,
-    revocationFile: directory.revocationListPath,
   }
 }
 
@@ -121,8 +109,9 @@ export async function removeMember(config: Config, file: ClusterFile, log: Log):
   if (config.coordinator.kind !== 'etcd') return
   const { program } = config.coordinator
   const member = new MemberProcess({
-    ...(await memberPlace(config, file)),
+    ...memberPlace(config, file),
     program,
+    programs: programsDirectory(),
     log: text => log.info(text),
   })
   await member.stop()

@@ -2,11 +2,8 @@
  * Keeps removed hosts out for good. Whoever has a connection to etcd can write any record, also that of his own
  * membership; but only the authority can sign a list of revoked certificates, and what was once on it stays revoked. The
  * host of the authority makes it, from what it has ever issued; every host keeps a copy beside its keys, for its own
- * programs, and for its member of etcd, which asks the authority and not the list of members, and reads the file at
- * each handshake.
- *
- * Connections that exist are not looked at again by etcd, so a member starts anew when the list has changed, one
- * member after the other.
+ * programs, and for the gate before its member of etcd, which asks the authority and not the list of members
+ * (docs/decisions/etcd-gate.md), and ends the connections of whoever is on the list.
  */
 import { memberKey, MEMBERS_PREFIX, REVOKED_KEY } from '../../cluster/keys.ts'
 import { update } from '../../cluster/update.ts'

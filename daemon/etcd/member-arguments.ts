@@ -13,8 +13,6 @@ export interface MemberPlace {
   readonly stateDirectory: string
   readonly sr: SrId
   readonly generation: number
-  /** Certificates that are no longer worth anything, in PEM or DER; the file is read at each handshake. */
-  readonly revocationFile: string | null
 }
 
 /** Read by etcd once, when it starts without data: whether it makes a cluster or finds one. */
@@ -34,31 +32,33 @@ export const clientUrl = ({ address, ports }: Pick<MemberPlace, 'address' | 'por
 export const peerUrl = ({ address, ports }: Pick<MemberPlace, 'address' | 'ports'>): string =>
   urlOf(address, ports.peer)
 
+/** Directory of the unix sockets on which etcd listens, and where it works: below it, root alone can connect. */
+export const socketsPath = (stateDirectory: string): string => join(stateDirectory, 'etcd-sockets')
+
+/** The sockets' names. etcd (3.4) insists on something like a port. */
+export const SOCKETS = { client: 'client:0', peer: 'peer:0' } as const
+
+/** Arguments by which this host's process of etcd is known. */
+export const memberMark = ({ host, stateDirectory }: MemberPlace): string[] => [
+  ...['--name', host, '--data-dir', etcdPath(stateDirectory)],
+]
+
 /** A list of flags that etcd 3.4 and its successors take; docs/internals/coordinator.md gives reasons. */
 export function memberArguments(place: MemberPlace, bootstrap: Bootstrap): string[] {
-  const { host, address, stateDirectory, sr, generation, revocationFile } = place
+  const { host, stateDirectory, sr, generation } = place
   const [client, peer] = [clientUrl(place), peerUrl(place)]
   const trust = trustPath(stateDirectory)
   const initial = bootstrap.state === 'new' ? [{ name: host, peerUrl: peer }] : bootstrap.members
-  const tls = (prefix: '' | 'peer-'): string[] => [
-    ...[`--${prefix}cert-file`, join(trust, 'host.pem'), `--${prefix}key-file`, join(trust, 'host.pem')],
-    ...[`--${prefix}trusted-ca-file`, join(trust, 'authorities.pem'), `--${prefix}client-cert-auth`],
-  ]
   return [
-    // Two arguments each: whoever looks for this process finds it by them.
-    ...['--name', host, '--data-dir', etcdPath(stateDirectory)],
-    ...['--listen-client-urls', client, '--advertise-client-urls', client],
-    ...['--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer],
+    ...memberMark(place),
+    ...['--listen-client-urls', `unix://${SOCKETS.client}`, '--advertise-client-urls', client],
+    ...['--listen-peer-urls', `unix://${SOCKETS.peer}`, '--initial-advertise-peer-urls', peer],
     ...['--initial-cluster', initial.map(one => `${one.name}=${one.peerUrl}`).join(',')],
     ...['--initial-cluster-state', bootstrap.state],
     ...['--initial-cluster-token', `xosan-${sr}-${generation}`],
-    ...tls(''),
-    ...tls('peer-'),
-    ...(revocationFile === null
-      ? []
-      : ['--client-crl-file', revocationFile, '--peer-crl-file', revocationFile]),
-    // Connections within one machine come from 127.0.0.1, whatever address of it their host has in its certificate.
-    ...(address.startsWith('127.') ? ['--experimental-peer-skip-client-san-verification'] : []),
+    // What it shows to the gates of its peers, and by what it knows them.
+    ...['--peer-cert-file', join(trust, 'host.pem'), '--peer-key-file', join(trust, 'host.pem')],
+    ...['--peer-trusted-ca-file', join(trust, 'authorities.pem')],
     ...['--pre-vote', '--snapshot-count', '5000', '--enable-grpc-gateway=false'],
     ...['--logger', 'zap', '--log-outputs', 'stderr', '--log-level', 'warn'],
   ]

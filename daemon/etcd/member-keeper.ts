@@ -25,7 +25,7 @@ import { type ClusterEtcdMember } from '../cluster/cluster-file.ts'
 import { type MemberPlace, peerUrl } from './member-arguments.ts'
 import { addressOf, listedMembers, membersForClients } from './member-list.ts'
 import { MemberProcess } from './member-process.ts'
-import { isWaiting, RESTART_MS, memberServes, restartInTurn, restartNow } from './restart-turn.ts'
+import { isWaiting, RESTART_MS, memberServes, restartNow } from './member-restart.ts'
 
 export interface KeeperTiming {
   /** A host that is silent for longer than this is replaced, if there is another one. */
@@ -57,6 +57,8 @@ export interface MemberKeeperOptions {
   readonly place: MemberPlace
   /** etcd, as a path or a name to be found in PATH. */
   readonly program: string
+  /** Directory of XOSAN's own programs. */
+  readonly programs: string
   readonly clock: Clock
   readonly random: Random
   /** The members as this host knows them (none: not yet), and its certificates: the same object until they change. */
@@ -66,8 +68,6 @@ export interface MemberKeeperOptions {
    * record loses its member.
    */
   readonly hosts: () => Promise<readonly KeeperHost[]>
-  /** Whether a host is a member of the cluster. */
-  readonly isMember: (host: string) => boolean
   /** Whether another host answers. */
   readonly isUp: (host: HostId) => Promise<boolean>
   /** Told of the members that clients should know, first and whenever they have changed; never of none. */
@@ -117,10 +117,10 @@ export class MemberKeeper {
   readonly #watchers = new Set<(look: Look | null) => void>()
 
   constructor(options: MemberKeeperOptions) {
-    const { place, program, clock, log } = options
+    const { place, program, programs, clock, log } = options
     this.#options = options
     this.#timing = { ...DEFAULT_TIMING, ...options.timing }
-    this.#process = new MemberProcess({ ...place, program, log })
+    this.#process = new MemberProcess({ ...place, program, programs, log })
     this.#self = { host: place.host, address: place.address, port: place.ports.client }
     this.#trimmedAt = clock.now()
     this.#servedAt = clock.now()
@@ -183,33 +183,16 @@ export class MemberKeeper {
     await this.#process.destroy()
   }
 
-  /** Restarts this host's member, if it has one, when it is its turn: it reads new authorities only then. */
-  async restartForCertificates(): Promise<void> {
-    const { place, isMember } = this.#options
-    if (!this.#process.started || this.#admin === null) return
-    await restartInTurn({
-      ...this.#restart(),
-      self: place.host,
-      admin: this.#admin,
-      isMember,
-      othersDecide: async () => this.#othersDecide(),
-    })
-  }
-
   /**
-   * The same at once: for who sees to it that one host comes after the other, and waits for no member that is lost.
+   * Restarts this host's member, if it has one: it reads new authorities only then. For who sees to it that one host comes
+   * after the other, and waits for no member that is lost.
    * @throws XosanError DEADLINE_EXCEEDED when the member does not serve again
    */
-  async restartAtOnce(): Promise<void> {
+  async restart(): Promise<void> {
+    const { clock, log } = this.#options
     await this.#alone(() => this.#takeUp())
     if (!this.#process.started) return
-    if (!(await restartNow(this.#restart())))
-      throw late("The restart of this host's member of etcd", RESTART_MS)
-  }
-
-  #restart() {
-    const { clock, log } = this.#options
-    return {
+    const serves = await restartNow({
       clock,
       serves: async () => this.#serves(),
       restart: async () => {
@@ -217,7 +200,8 @@ export class MemberKeeper {
         await this.#alone(() => this.#process.restart())
       },
       closed: () => this.#closed,
-    }
+    })
+    if (!serves) throw late("The restart of this host's member of etcd", RESTART_MS)
   }
 
   /** Stops looking. The process goes on; the next one to look takes it over. */
@@ -481,18 +465,6 @@ export class MemberKeeper {
     const { clock, random, target } = this.#options
     const alone = { members: [this.#self], tls: target().tls }
     return memberServes(new EtcdAdmin({ target: alone, clock, random }), this.#self, ANSWER_MS)
-  }
-
-  async #othersDecide(): Promise<boolean> {
-    const admin = this.#target()
-    if (admin === null) return false
-    const listed = await admin.members()
-    const members = listedMembers(listed, [], await this.#statuses(admin, listed))
-    const voters = members.filter(({ learner }) => !learner)
-    const others = voters.filter(({ host }) => host !== this.#self.host)
-    const alive = others.filter(({ reachable }) => reachable)
-    // Of one or two, no restart leaves a majority; all should be there before and after.
-    return alive.length > voters.length / 2 || (voters.length <= 2 && alive.length === others.length)
   }
 }
 

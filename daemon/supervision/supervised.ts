@@ -17,8 +17,12 @@ export interface ProgramCommand {
   readonly arguments: readonly string[]
   /** Takes its standard output and standard error; added to. */
   readonly logFile: string
+  /** It works in; absent: the root. */
+  readonly directory?: string
   /** Absent: that of this process. */
   readonly environment?: Readonly<Record<string, string | undefined>>
+  /** Called before each start; an error is a failed start. */
+  readonly prepare?: () => void
 }
 
 /** Before a program that died is started again; doubled with each death that comes soon after a start. */
@@ -107,20 +111,24 @@ export class Supervised {
     }
   }
 
-  /** @throws Error when the log cannot be opened */
+  /** @throws Error when the log cannot be opened; what `prepare` throws */
   #launch(): ChildProcess {
-    const { program, arguments: words, logFile, environment } = this.#command
+    const { program, arguments: words, logFile, directory, environment, prepare } = this.#command
+    prepare?.()
     // The log is a file of its own, not a pipe: the program must outlive this supervisor.
     const log = openSync(logFile, 'a', 0o600)
+    // What a program makes is root's alone, also when it does not think of that itself.
+    const usual = process.umask(0o077)
     try {
       return spawn(program, words, {
-        cwd: '/',
+        cwd: directory ?? '/',
         stdio: ['ignore', log, log],
         detached: true,
         env: environment ?? process.env,
       })
     } finally {
       closeSync(log)
+      process.umask(usual)
     }
   }
 

@@ -6,13 +6,26 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { EtcdAdmin } from '../../cluster/etcd/etcd-admin.ts'
 import { type EtcdTarget } from '../../cluster/etcd/members.ts'
 import { type HostId, type SrId, millis } from '../../core/units.ts'
-import { etcdPath, trustPath } from '../../daemon/cluster/cluster-file.ts'
-import { type MemberPlace } from '../../daemon/etcd/member-arguments.ts'
+import { trustPath } from '../../daemon/cluster/cluster-file.ts'
+import { gateMark } from '../../daemon/etcd/gate-arguments.ts'
+import { type MemberPlace, memberMark } from '../../daemon/etcd/member-arguments.ts'
 import { MemberProcess } from '../../daemon/etcd/member-process.ts'
 import { createNodeClock } from '../../daemon/ports/node-clock.ts'
 import { nodeRandom } from '../../daemon/ports/node-random.ts'
-import { processesWithArguments, signal, waitForCondition } from '../../daemon/supervision/process-handle.ts'
-import { createAuthority, createHostKey, issueHostCertificate } from '../../trust/authority.ts'
+import { programsDirectory } from '../../daemon/supervision/programs.ts'
+import {
+  type ProcessHandle,
+  processesWithArguments,
+  signal,
+  waitForCondition,
+} from '../../daemon/supervision/process-handle.ts'
+import {
+  type Authority,
+  createAuthority,
+  createHostKey,
+  issueHostCertificate,
+} from '../../trust/authority.ts'
+import { createRevocationList } from '../../trust/revocation.ts'
 import { TrustDirectory } from '../../trust/trust-directory.ts'
 import { fastDirectory, freePorts } from './etcd-cluster.ts'
 
@@ -25,10 +38,17 @@ export interface EtcdHost extends MemberPlace {
 export class EtcdHosts {
   readonly hosts: readonly EtcdHost[]
   readonly tls: NonNullable<EtcdTarget['tls']>
+  readonly authority: Authority
   readonly #directory: string
 
-  private constructor(directory: string, hosts: readonly EtcdHost[], tls: NonNullable<EtcdTarget['tls']>) {
+  private constructor(
+    directory: string,
+    hosts: readonly EtcdHost[],
+    tls: NonNullable<EtcdTarget['tls']>,
+    authority: Authority
+  ) {
     this.#directory = directory
+    this.authority = authority
     this.hosts = hosts
     this.tls = tls
   }
@@ -39,6 +59,7 @@ export class EtcdHosts {
     const authority = await createAuthority(scope, new Date())
     const [client, peer] = await freePorts(2)
     const subnet = `127.${1 + Math.floor(Math.random() * 250)}.${1 + Math.floor(Math.random() * 250)}`
+    const nothingRevoked = await createRevocationList(authority, [], new Date())
     let tls: NonNullable<EtcdTarget['tls']> | null = null
     const hosts: EtcdHost[] = []
     for (let n = 1; n <= count; n++) {
@@ -55,6 +76,7 @@ export class EtcdHosts {
       await mkdir(stateDirectory, { mode: 0o700 })
       const trust = await TrustDirectory.open(trustPath(stateDirectory))
       await trust.saveCredentials({ keyPem, certificatePem, authoritiesPem: authority.certificatePem })
+      await trust.saveRevocationList(nothingRevoked)
       tls ??= {
         ca: Buffer.from(authority.certificatePem),
         cert: Buffer.from(certificatePem),
@@ -66,16 +88,20 @@ export class EtcdHosts {
         address,
         ports: { client: client!, peer: peer! },
         stateDirectory,
-        revocationFile: null,
         log: [],
       })
     }
-    return new EtcdHosts(directory, hosts, tls!)
+    return new EtcdHosts(directory, hosts, tls!, authority)
   }
 
   /** Looks after the member of a host, as xosand would. */
   process(host: EtcdHost): MemberProcess {
-    return new MemberProcess({ ...host, program: 'etcd', log: text => host.log.push(text) })
+    return new MemberProcess({
+      ...host,
+      program: 'etcd',
+      programs: programsDirectory(),
+      log: text => host.log.push(text),
+    })
   }
 
   /** A client of the members on these hosts. */
@@ -88,23 +114,29 @@ export class EtcdHosts {
     })
   }
 
-  /** SIGKILL for the member of a host, which waits until it is gone. */
+  /** SIGKILL for the member of a host, which waits until it is gone; its gate stays. */
   async kill(host: EtcdHost): Promise<void> {
-    const found = await processesWithArguments(
-      '--name',
-      host.host,
-      '--data-dir',
-      etcdPath(host.stateDirectory)
-    )
-    for (const handle of found) signal(handle, 'SIGKILL')
-    await waitForCondition(found, 'down', KILL_MS)
+    await killAll(await processesWithArguments(...memberMark(host)))
+  }
+
+  /** The same for the gate. */
+  async killGate(host: EtcdHost): Promise<void> {
+    await killAll(await processesWithArguments(...gateMark(host)))
   }
 
   /** Ends all members and removes all files. Whoever looks after a member must have ended before. */
   async end(): Promise<void> {
-    for (const host of this.hosts) await this.kill(host)
+    for (const host of this.hosts) {
+      await this.kill(host)
+      await this.killGate(host)
+    }
     await rm(this.#directory, { recursive: true, force: true })
   }
+}
+
+async function killAll(handles: readonly ProcessHandle[]): Promise<void> {
+  for (const handle of handles) signal(handle, 'SIGKILL')
+  await waitForCondition(handles, 'down', KILL_MS)
 }
 
 /** How clients find the member of a host. */

@@ -6,6 +6,7 @@ import { type ClusterEtcdMember } from '../../daemon/cluster/cluster-file.ts'
 import { type KeeperTiming, MemberKeeper } from '../../daemon/etcd/member-keeper.ts'
 import { createNodeClock } from '../../daemon/ports/node-clock.ts'
 import { nodeRandom } from '../../daemon/ports/node-random.ts'
+import { programsDirectory } from '../../daemon/supervision/programs.ts'
 import { type EtcdHost, EtcdHosts, soon } from './etcd-hosts.ts'
 
 const TIMING: KeeperTiming = { replaceAfterMs: 600_000, patienceMs: 5_000, lookMs: 1_000, busyLookMs: 400 }
@@ -144,6 +145,7 @@ export class EtcdKeepers {
     const keeper: MemberKeeper = new MemberKeeper({
       place: node.host,
       program: 'etcd',
+      programs: programsDirectory(),
       clock: createNodeClock(),
       random: nodeRandom,
       target: () => ({ members: node.known, tls }),
@@ -151,7 +153,6 @@ export class EtcdKeepers {
         this.nodes
           .filter(({ recorded }) => recorded)
           .map(each => ({ record: recordOf(each), leaving: each.leaving })),
-      isMember: () => true,
       isUp: async host => this.#isUp(host),
       members: async members => {
         node.known = members

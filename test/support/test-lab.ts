@@ -6,7 +6,7 @@ import { type HostControl } from '../../cli/lab/host-control.ts'
 import { type LabUpOptions } from '../../cli/lab/lab-options.ts'
 import { labDown, labHost, labUp } from '../../cli/lab/lab.ts'
 import { type PoolHost, type PoolSr, type PoolVolume, createSr, createVolume } from '../../cli/lab/pool.ts'
-import { programsDirectory } from '../../cli/lab/programs.ts'
+import { programsDirectory } from '../../daemon/supervision/programs.ts'
 import { showVolume } from '../../cli/lab/volume-watch.ts'
 
 /** Datapath processes on each host. */

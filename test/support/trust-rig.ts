@@ -40,7 +40,7 @@ export class TrustRig {
   readonly #transports: TrustedTransport[] = []
   #heard: () => void = () => undefined
 
-  private constructor(authority: Authority) {
+  constructor(authority: Authority) {
     this.authority = authority
   }
 

@@ -18,7 +18,6 @@ export interface AttackReport {
   readonly filesSearched: number
   readonly processesSearched: number
   readonly logLines: number
-  readonly etcdLines: number
   /** Beside those of the rows. */
   readonly faults: readonly string[]
 }
@@ -69,11 +68,7 @@ export function printReport(report: AttackReport, json: boolean, elapsedMs: numb
       `${report.filesSearched} files and ${report.processesSearched} processes searched for keys and tickets.`,
     '  '
   )
-  out.paragraph(
-    `Lines about refusals: ${report.logLines} in the logs of XOSAN, ${report.etcdLines} in those of etcd, which has one ` +
-      'for each connection. Held: etcd sets no time for a handshake at its client port.',
-    '  '
-  )
+  out.line(`Lines about refusals in the logs: ${report.logLines}`)
   const all = [
     ...removal.flatMap(row => row.faults.map(fault => `removal: ${fault}`)),
     ...attempts.flatMap(row => row.faults.map(fault => `${row.name}: ${fault}`)),

@@ -1,4 +1,4 @@
-/** What is tried at every port, and for what cause a port of XOSAN must say that it has refused it. */
+/** What is tried at every port, and for what cause it must be said that it was refused. */
 import { type Protocol, type Way } from './attack-wire.ts'
 import { type Intruder } from './intruders.ts'
 
@@ -8,13 +8,13 @@ export interface Attack {
   readonly who: Intruder
   /** Where it is tried. */
   readonly protocols: readonly Protocol[]
-  /** Any of these. etcd has words of its own. */
+  /** Any of these. */
   readonly causes: readonly string[]
 }
 
 const ALL: readonly Protocol[] = ['rpc', 'nbd', 'etcd']
-/** Those whose ends are both XOSAN's. */
-const OWN: readonly Protocol[] = ['rpc', 'nbd']
+/** Those that ask the list of members. */
+const LISTED: readonly Protocol[] = ['rpc', 'nbd']
 
 export const ATTACKS: readonly Attack[] = [
   { name: 'silence', way: 'silent', who: 'nobody', protocols: ALL, causes: ['handshake-timeout'] },
@@ -59,23 +59,22 @@ export const ATTACKS: readonly Attack[] = [
     causes: ['revoked'],
   },
   { name: 'expired', way: 'tls', who: 'expired', protocols: ALL, causes: ['expired'] },
-  // etcd asks the authority alone, which these two have been signed by: see docs/decisions/trust.md.
   {
     name: "another generation's",
     way: 'tls',
     who: 'outdated',
-    protocols: OWN,
+    protocols: ALL,
     causes: ['other-generation'],
   },
+  // What the authority has signed is good for the gate before etcd: see docs/decisions/etcd-gate.md.
   {
     name: 'by a stolen authority',
     way: 'tls',
     who: 'forger',
-    protocols: OWN,
+    protocols: LISTED,
     causes: ['not-a-member'],
   },
-  // etcd speaks it with members, too.
-  { name: 'TLS 1.2, member', way: 'tls-1.2', who: 'member', protocols: OWN, causes: ['no-tls'] },
+  { name: 'TLS 1.2, member', way: 'tls-1.2', who: 'member', protocols: ALL, causes: ['no-tls'] },
   { name: 'TLS 1.2, no certificate', way: 'tls-1.2', who: 'nobody', protocols: ALL, causes: ['no-tls'] },
   { name: 'TLS 1.2, removed host', way: 'tls-1.2', who: 'removed', protocols: ALL, causes: ['no-tls'] },
 ]

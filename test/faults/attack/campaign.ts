@@ -40,8 +40,8 @@ interface CampaignOptions {
   readonly calmStallMs: number
 }
 
-/** `held`: neither answered nor closed. */
-type Verdict = 'refused' | 'ANSWERED' | 'held' | 'UNLOGGED' | '-'
+/** `HELD`: neither answered nor closed. */
+type Verdict = 'refused' | 'ANSWERED' | 'HELD' | 'UNLOGGED' | '-'
 
 export interface AttemptRow {
   readonly name: string
@@ -102,7 +102,7 @@ export class Campaign {
     return {
       name: attack.name,
       verdicts,
-      causes: [...new Set(lines.filter(({ port }) => port !== null).map(({ cause }) => cause))],
+      causes: [...new Set(lines.map(({ cause }) => cause))],
       tries: targets.length * TRIES,
       lines: lines.length,
       stallMs: longestStallMs,
@@ -130,6 +130,7 @@ export class Campaign {
       faults.push(`a member was not answered within ${MEMBER_CALL_MS_MAX / 1000} s meanwhile`)
     if (failed > 0)
       faults.push(`${failed} connections could not be opened: the attack was smaller than it should be`)
+    if (closed < opened) faults.push(`${opened - closed} connections stayed open`)
     const after = new Map(pids.map(pid => [pid, resourcesOf(pid)]))
     for (const [pid, { residentMib }] of after) {
       const growth = residentMib - watch.before.get(pid)!.residentMib
@@ -175,14 +176,12 @@ export class Campaign {
   }
 
   async #tryAll(attack: Attack, kind: PortKind, from: string): Promise<AttemptOutcome[]> {
-    const { attacked, attacker, intruders } = this.#options
+    const { attacker, intruders } = this.#options
     const { way, who } = attack
-    // Members of etcd compare the address with the certificate: it shall not be that for which this one is refused.
-    const address = kind.protocol === 'etcd' && who === 'removed' ? attacked.removed.address : from
     const tries = this.#targets(kind).flatMap(target =>
       Array.from({ length: TRIES }, async () =>
         attacker.attempt({
-          ...{ address: target.address, port: target.port, way, from: address },
+          ...{ address: target.address, port: target.port, way, from },
           protocol: kind.protocol,
           credentials: intruders[who],
         })
@@ -205,9 +204,7 @@ export class Campaign {
     const end = performance.now() + LOG_MS
     for (;;) {
       const all = await readRefusals(attacked)
-      const isFrom = ({ address, port }: Refusal): boolean =>
-        address === from || (port === null && address === attacked.removed.address)
-      const lines = all.filter(line => line.at >= startedAt && isFrom(line))
+      const lines = all.filter(line => line.at >= startedAt && line.address === from)
       const silent = targets.some(target => !lines.some(line => isAbout(line, target)))
       if (!silent || performance.now() >= end) return lines
       await delay(LOG_POLL_MS)
@@ -234,10 +231,7 @@ export class Campaign {
 }
 
 const isAbout = (line: Refusal, { host, port }: Listener): boolean =>
-  line.host === host.name && (line.port === null ? isEtcd(port) : line.port === port)
-
-const isEtcd = (port: number): boolean =>
-  PORT_KINDS.some(({ protocol, ports }) => protocol === 'etcd' && ports.includes(port))
+  line.host === host.name && line.port === port
 
 /** What became of an attack on the ports of one kind. */
 function judge(
@@ -252,14 +246,12 @@ function judge(
   if (answered !== undefined)
     return ['ANSWERED', [`${where}: answered with ${JSON.stringify(answered.answer)}`]]
   if (outcomes.some(({ closedAfterMs }) => closedAfterMs === null)) {
-    // etcd has no limit for the handshake at its client port: see docs/operating/drills.md.
-    return ['held', kind.title === 'ETCD' ? [] : [`${where}: the connection stayed open`]]
+    return ['HELD', [`${where}: the connection stayed open`]]
   }
   const faults = targets.flatMap((target): string[] => {
     const own = lines.filter(line => isAbout(line, target))
     const at = `${where}, port ${target.port} of ${target.host.name}`
     if (own.length === 0) return [`${at}: the log says nothing`]
-    if (kind.protocol === 'etcd') return []
     const causes = own.map(({ cause }) => cause)
     const odd = causes.find(cause => !attack.causes.includes(cause))
     return odd === undefined ? [] : [`${at}: refused for ${odd} instead of ${attack.causes.join(' or ')}`]

@@ -142,8 +142,7 @@ async function attack(
     comparedBytes: tools.comparedBytes,
     filesSearched: secrets.files,
     processesSearched: secrets.processes,
-    logLines: refusals.filter(({ port }) => port !== null).length,
-    etcdLines: refusals.filter(({ port }) => port === null).length,
+    logLines: refusals.length,
     faults: [
       ...open.faults,
       ...faultsOf(final),

@@ -9,8 +9,8 @@ export interface Refusal {
   readonly file: string
   /** Milliseconds since 1970. */
   readonly at: number
-  /** Of the listener; null in etcd's log, which does not say. */
-  readonly port: number | null
+  /** Of the listener. */
+  readonly port: number
   readonly address: string
   readonly cause: string
   readonly count: number
@@ -25,18 +25,18 @@ export async function readRefusals(attacked: AttackLab): Promise<Refusal[]> {
   for (const host of attacked.hosts) {
     const { log, state } = await attacked.pathsOf(host)
     for (const name of await readdir(log)) {
-      all.push(...ownLines(host.name, name, await readFile(join(log, name), 'utf8')))
+      all.push(...linesOf(host.name, name, await readFile(join(log, name), 'utf8')))
     }
     // A log that grows too long goes on in a new file.
-    for (const name of ['etcd.log.1', 'etcd.log']) {
+    for (const name of ['etcd-gate.log.1', 'etcd-gate.log']) {
       const text = await readFile(join(state, name), 'utf8').catch(() => '')
-      all.push(...etcdLines(host.name, name, text))
+      all.push(...linesOf(host.name, name, text))
     }
   }
   return all
 }
 
-function ownLines(host: string, file: string, text: string): Refusal[] {
+function linesOf(host: string, file: string, text: string): Refusal[] {
   return parsed(text, '"a connection was refused"').map(line => {
     const { listener, address, cause, count, timestamp } = line as Record<string, string>
     const port = Number(listener!.slice(listener!.lastIndexOf(':') + 1))
@@ -52,14 +52,6 @@ function ownLines(host: string, file: string, text: string): Refusal[] {
   })
 }
 
-function etcdLines(host: string, file: string, text: string): Refusal[] {
-  return parsed(text, '"rejected connection"').map(line => {
-    const { 'remote-addr': remote, error, ts } = line as Record<string, string>
-    const address = remote!.slice(0, remote!.lastIndexOf(':'))
-    return { host, file, at: Date.parse(ts!), port: null, address, cause: error ?? '?', count: 1 }
-  })
-}
-
 function parsed(text: string, marked: string): unknown[] {
   return text
     .split('\n')
@@ -67,12 +59,11 @@ function parsed(text: string, marked: string): unknown[] {
     .map(line => JSON.parse(line) as unknown)
 }
 
-/** Lines of one listener, address and cause that follow each other too soon, as sentences; etcd's own are not judged. */
+/** Lines of one listener, address and cause that follow each other too soon, as sentences. */
 export function tooOften(refusals: readonly Refusal[]): string[] {
   const last = new Map<string, number>()
   const faults = new Map<string, number>()
   for (const { host, file, port, address, cause, at } of refusals) {
-    if (port === null) continue
     const key = `${host} ${file} port ${port}: ${cause} from ${address}`
     const before = last.get(key)
     if (before !== undefined && at - before < WINDOW_MS) faults.set(key, (faults.get(key) ?? 1) + 1)

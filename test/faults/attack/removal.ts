@@ -7,10 +7,8 @@ import { PORT_KINDS, findListeners } from './listening.ts'
 import { within } from '../cluster/bounded.ts'
 
 /** Who follows the list of members ends them when it changes. */
-const OWN_MS_MAX = 5_000
-/** etcd's members are restarted for it, one after the other. */
-const ETCD_MS_MAX = 120_000
-const PATIENCE_MS = 200_000
+const ENDED_MS_MAX = 5_000
+const PATIENCE_MS = 60_000
 
 export interface RemovalRow {
   readonly title: string
@@ -45,14 +43,12 @@ export async function removeConnected(attacked: AttackLab): Promise<RemovalRow[]
     await attacked.remove()
     const removedAt = Date.now()
     const rows: RemovalRow[] = []
-    for (const { title, protocol, lingering } of kinds) {
+    for (const { title, lingering } of kinds) {
       const ended = Promise.all(lingering)
       const outcomes = await within(`the end of the connections to ${title}`, PATIENCE_MS, ended).catch(
         () => null
       )
-      rows.push(
-        rowOf(title, protocol === 'etcd' ? ETCD_MS_MAX : OWN_MS_MAX, lingering.length, outcomes, removedAt)
-      )
+      rows.push(rowOf(title, lingering.length, outcomes, removedAt))
     }
     return rows
   } finally {
@@ -65,7 +61,6 @@ const SETTLE_MS = 2_000
 
 function rowOf(
   title: string,
-  limitMs: number,
   connections: number,
   outcomes: readonly LingerOutcome[] | null,
   removedAt: number
@@ -76,6 +71,6 @@ function rowOf(
     return { ...row, faults: [`${title}: a member was not answered before it was removed`] }
   }
   const answeredMs = Math.max(0, ...outcomes.map(({ lastAnsweredAt }) => lastAnsweredAt! - removedAt))
-  const late = answeredMs > limitMs
+  const late = answeredMs > ENDED_MS_MAX
   return { ...row, answeredMs, faults: late ? [`${title}: answered ${answeredMs} ms after the removal`] : [] }
 }

@@ -10,6 +10,7 @@ import { type Plugin, build } from 'esbuild'
 import { PATH, findProgram } from '../../../cli/lab/find-program.ts'
 import { type HostId, type SrId } from '../../../core/units.ts'
 import { createAuthority, createHostKey, issueHostCertificate } from '../../../trust/authority.ts'
+import { createRevocationList } from '../../../trust/revocation.ts'
 import { PROJECT_ROOT } from '../../simulator/bundle.ts'
 import { CACHE, type ForeignSystem } from './foreign-system.ts'
 import { type Seed } from './guest-link.ts'
@@ -72,7 +73,7 @@ async function bundle(target: string, planted: readonly PlantedError[]): Promise
   // Below the project, where the bundler finds packages; and copied away from there.
   const output = join(CACHE, 'guest-programs')
   await rm(output, { recursive: true, force: true })
-  await bundleInto(output, ['main', ...kinds], [])
+  await bundleInto(output, ['main', 'xosan-etcd-gate', ...kinds], [])
   for (const error of planted) {
     if (error.patch !== null)
       await bundleInto(join(output, directoryOf(error)), [error.lane], [patched(error)])
@@ -145,7 +146,8 @@ async function newSeed(): Promise<Seed> {
     })
     certificates.push({ keyPem, certificatePem })
   }
-  return { sr: scope.sr, host, authorityPem: authority.certificatePem, certificates }
+  const revocationListPem = await createRevocationList(authority, [], new Date())
+  return { sr: scope.sr, host, authorityPem: authority.certificatePem, revocationListPem, certificates }
 }
 
 /** busybox has a cpio too. */

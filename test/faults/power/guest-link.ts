@@ -42,6 +42,8 @@ export const seedSchema = z.strictObject({
   sr: z.string(),
   host: z.string(),
   authorityPem: z.string(),
+  /** Of that authority; with nothing on it. */
+  revocationListPem: z.string(),
   /** Certificates of the host, all good. */
   certificates: z.array(z.strictObject({ keyPem: z.string(), certificatePem: z.string() })).length(CYCLE),
 })

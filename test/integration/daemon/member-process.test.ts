@@ -1,10 +1,12 @@
 /** The process of a host's member of etcd, with real members. */
 import assert from 'node:assert/strict'
-import { readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { readFile, readdir, readlink, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type EtcdAdmin } from '../../../cluster/etcd/etcd-admin.ts'
 import { etcdPath } from '../../../daemon/cluster/cluster-file.ts'
-import { type MemberProcess, shortenLog } from '../../../daemon/etcd/member-process.ts'
+import { socketsPath } from '../../../daemon/etcd/member-arguments.ts'
+import { type MemberProcess } from '../../../daemon/etcd/member-process.ts'
+import { shortenLog } from '../../../daemon/supervision/lasting-process.ts'
 import { bootId } from '../../../daemon/supervision/run.ts'
 import { conditionOf, handleOf } from '../../../daemon/supervision/process-handle.ts'
 import { hasEtcd } from '../../support/etcd-cluster.ts'
@@ -51,12 +53,32 @@ describe("a host's member of etcd", function () {
     assert.ok((await admin.status(memberOf(host))).leader !== '0')
   })
 
-  it('goes on when xosand ends, and is found by the next one', async () => {
-    const { pid } = member
+  it('has a gate that comes back when it is killed, while etcd goes on, and that listens alone', async () => {
+    const { pid, gatePid } = member
+    await rig.killGate(host)
+    await soon(async () => assert.ok(member.gatePid !== null && member.gatePid !== gatePid))
+    await serves()
+    assert.equal(member.pid, pid)
+    const listening = await readFile(`/proc/${pid}/net/tcp`, 'utf8')
+    const inodes = new Set(
+      await Promise.all(
+        (await readdir(`/proc/${pid}/fd`)).map(async fd => readlink(`/proc/${pid}/fd/${fd}`).catch(() => ''))
+      )
+    )
+    const own = listening.split('\n').filter(line => inodes.has(`socket:[${line.trim().split(/ +/)[9]}]`))
+    assert.deepEqual(own, [], 'etcd has no port of the network')
+    const sockets = socketsPath(host.stateDirectory)
+    for (const path of [sockets, ...(await readdir(sockets)).map(name => join(sockets, name))]) {
+      assert.equal((await stat(path)).mode & 0o077, 0, path)
+    }
+  })
+
+  it('goes on when xosand ends, and is found by the next one, and so is its gate', async () => {
+    const { pid, gatePid } = member
     member.release()
     const next = xosand()
     await next.start({ state: 'new' })
-    assert.equal(next.pid, pid)
+    assert.deepEqual([next.pid, next.gatePid], [pid, gatePid])
     await rig.kill(host)
     await soon(async () => assert.ok(next.pid !== null && next.pid !== pid))
     await serves()
@@ -85,9 +107,10 @@ describe("a host's member of etcd", function () {
   it('is stopped for good, keeps its data, and loses them only when it does not run', async () => {
     const id = await serves()
     await assert.rejects(member.destroy(), /running/)
-    const { pid } = member
+    const { pid, gatePid } = member
     await member.stop()
-    assert.deepEqual([handleOf(pid!), member.started, await member.hasData()], [null, false, true])
+    assert.deepEqual([handleOf(pid!), handleOf(gatePid!)], [null, null])
+    assert.deepEqual([member.started, await member.hasData()], [false, true])
     await member.start({ state: 'new' })
     assert.equal(await serves(), id)
     await member.stop()

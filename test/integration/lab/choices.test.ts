@@ -10,7 +10,7 @@ import { type HostControl } from '../../../cli/lab/host-control.ts'
 import { type LabReport, labDown, labHost } from '../../../cli/lab/lab.ts'
 import { labFile, readLab } from '../../../cli/lab/layout.ts'
 import { type PoolHost, createSr } from '../../../cli/lab/pool.ts'
-import { projectRoot } from '../../../cli/lab/programs.ts'
+import { projectRoot } from '../../../daemon/supervision/programs.ts'
 import { type Config, readConfig } from '../../../daemon/config.ts'
 import { conditionOf, handleOf } from '../../../daemon/supervision/process-handle.ts'
 // The build script is JavaScript: it must run before anything is compiled.

@@ -9,7 +9,7 @@ import { promisify } from 'node:util'
 import { type HostStatus } from '../../../cli/lab/host-control.ts'
 import { type LabReport } from '../../../cli/lab/lab.ts'
 import { conditionOf, handleOf, signal } from '../../../daemon/supervision/process-handle.ts'
-import { projectRoot } from '../../../cli/lab/programs.ts'
+import { projectRoot } from '../../../daemon/supervision/programs.ts'
 import { parseConfig } from '../../../daemon/config.ts'
 // The build script is JavaScript: it must run before anything is compiled.
 import { buildAll } from '../../../scripts/build.mjs'

@@ -13,7 +13,7 @@ import { type LabReport, labDown, labHost, labUp } from '../../../cli/lab/lab.ts
 import { findProgram } from '../../../cli/lab/find-program.ts'
 import { ip } from '../../../cli/lab/network/iproute.ts'
 import { namespacesOf, networkName, removeNetwork } from '../../../cli/lab/network/namespaces.ts'
-import { projectRoot } from '../../../cli/lab/programs.ts'
+import { projectRoot } from '../../../daemon/supervision/programs.ts'
 import { LabProbe } from '../../support/lab-probe.ts'
 // The build script is JavaScript: it must run before anything is compiled.
 import { buildAll } from '../../../scripts/build.mjs'

@@ -1,18 +1,14 @@
-/** Certificates that were issued, revoked, and what etcd makes of that. */
+/** Certificates that were issued and revoked. */
 import assert from 'node:assert/strict'
 import { readFile, rm, mkdtemp, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { connect } from 'node:tls'
-import { type EtcdCoordinator } from '../../../cluster/etcd/etcd-coordinator.ts'
 import { createHostKey } from '../../../trust/authority.ts'
 import { certificateFacts } from '../../../trust/certificate.ts'
 import { type CertificateAuthority } from '../../../trust/certificate-authority.ts'
 import { readRevocationList } from '../../../trust/revocation.ts'
 import { type HostCredentials, TrustDirectory } from '../../../trust/trust-directory.ts'
-import { EtcdCluster, hasEtcd } from '../../support/etcd-cluster.ts'
 import { newHostId, TrustRig } from '../../support/trust-rig.ts'
-import { create, eventually, openClient } from '../etcd/rig.ts'
 
 const DAY_MS = 86_400_000
 
@@ -99,7 +95,7 @@ describe('the authority of an SR', () => {
     const stranger = await TrustRig.create()
     const list = await authority.revoke(newHostId(), now)
     await directory.saveRevocationList(list)
-    assert.equal(await readFile(directory.revocationListPath, 'utf8'), list)
+    assert.equal(await readFile(join(path, 'revoked.pem'), 'utf8'), list)
     for (const bad of ['', 'garbage', stranger.authority.certificatePem, list.replace(/^M/m, 'N')]) {
       await assert.rejects(directory.saveRevocationList(bad), { code: 'INVALID_ARGUMENT' })
     }
@@ -108,87 +104,6 @@ describe('the authority of an SR', () => {
     await theirs.saveCredentials(await stranger.credentials())
     await assert.rejects(theirs.saveRevocationList(list), { code: 'INVALID_ARGUMENT' })
     await rm(foreign, { recursive: true })
-    assert.equal(await readFile(directory.revocationListPath, 'utf8'), list)
-  })
-
-  describe('with a member of etcd', function () {
-    this.timeout(60_000)
-    const ended: (() => Promise<void> | void)[] = []
-
-    before(function () {
-      if (!hasEtcd()) this.skip()
-    })
-    afterEach(async () => {
-      for (const end of ended.splice(0).reverse()) await end()
-    })
-
-    async function start(): Promise<EtcdCluster> {
-      const pem = join(path, 'host.pem')
-      const authorities = join(path, 'authorities.pem')
-      const cluster = await EtcdCluster.start({
-        members: 1,
-        hosts: [{ address: '127.0.0.1', pem, authorities }],
-        flags: ['client', 'peer'].flatMap(end => [`--${end}-crl-file`, directory.revocationListPath]),
-      })
-      ended.push(async () => cluster.end())
-      return cluster
-    }
-    function open(cluster: EtcdCluster, credentials: HostCredentials): EtcdCoordinator {
-      const { authoritiesPem, certificatePem, keyPem } = credentials
-      const [ca, cert, key] = [authoritiesPem, certificatePem, keyPem].map(text => Buffer.from(text))
-      const client = openClient(cluster.members, { tls: { ca: ca!, cert: cert!, key: key! } })
-      ended.push(() => client.close())
-      return client
-    }
-    /** Whether the member talks to a peer. */
-    async function answersPeer(cluster: EtcdCluster, credentials: HostCredentials): Promise<boolean> {
-      const socket = connect({
-        host: '127.0.0.1',
-        port: cluster.peerPort(0),
-        ca: credentials.authoritiesPem,
-        key: credentials.keyPem,
-        cert: credentials.certificatePem,
-      })
-      let answered = false
-      socket.on('data', () => (answered = true))
-      socket.on('error', () => undefined)
-      socket.end('GET /version HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\n\r\n')
-      await new Promise(resolve => socket.once('close', resolve))
-      return answered
-    }
-
-    it('refuses a revoked client and peer from the next connection on, without being restarted', async () => {
-      await directory.saveRevocationList(await authority.revocationList(now))
-      const cluster = await start()
-      const [leaving, staying] = [await issue(), await issue()]
-      const old = open(cluster, leaving)
-      await eventually(async () => old.list('a'))
-      assert.ok(await answersPeer(cluster, leaving))
-      await directory.saveRevocationList(await authority.revoke(leaving.identity.host, now))
-      assert.equal(await create(open(cluster, leaving), 'new'), 'unavailable')
-      assert.equal(await answersPeer(cluster, leaving), false)
-      assert.match(cluster.output(0), /revoked/)
-      assert.equal(await create(open(cluster, staying), 'staying'), 'committed')
-      assert.ok(await answersPeer(cluster, staying))
-      assert.equal(
-        await create(old, 'old'),
-        'committed',
-        'a connection that there is goes on until the member is restarted'
-      )
-      await cluster.kill(0)
-      cluster.restart(0)
-      await eventually(async () => open(cluster, staying).list('a'))
-      // The first call may still have gone into the connection that ended.
-      await eventually(async () => assert.equal(await create(old, 'gone'), 'unavailable'))
-    })
-
-    it('lets nobody in without a list, and everybody as soon as there is one', async () => {
-      const cluster = await start()
-      const client = open(cluster, await issue())
-      await eventually(async () => assert.match(cluster.output(0), /revoked\.pem: no such file/))
-      assert.equal(await create(client, 'a'), 'unavailable')
-      await directory.saveRevocationList(await authority.revocationList(now))
-      await eventually(async () => assert.equal(await create(client, 'a'), 'committed'))
-    })
+    assert.equal(await readFile(join(path, 'revoked.pem'), 'utf8'), list)
   })
 })

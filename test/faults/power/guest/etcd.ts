@@ -21,6 +21,8 @@ import { CoordinatorChains } from './coordinator-chains.ts'
 import { readSeed } from './seed.ts'
 import { type OpenWorkload } from './workload.ts'
 
+/** Where the image has all of ours. */
+const PROGRAMS = '/xosan'
 const ADDRESS = '127.0.0.1'
 const PORTS = { client: 2379, peer: 2380 }
 /** Emulated processors are slow. */
@@ -35,10 +37,13 @@ const RETRY_MS = 200
 export const openWorkload: OpenWorkload = async directory => {
   const stateDirectory = join(directory, 'state')
   await mkdir(stateDirectory, { recursive: true, mode: 0o700 })
-  const { sr, host, authorityPem, certificates } = await readSeed()
+  const { sr, host, authorityPem, revocationListPem, certificates } = await readSeed()
   const trust = await TrustDirectory.open(trustPath(stateDirectory))
   if ((await trust.credentials()) === null) {
     await trust.saveCredentials({ ...certificates[0]!, authoritiesPem: authorityPem })
+  }
+  if (!(await trust.hasRevocationList())) {
+    await trust.saveRevocationList(revocationListPem)
   }
   const member = new MemberProcess({
     host: host as HostId,
@@ -47,8 +52,8 @@ export const openWorkload: OpenWorkload = async directory => {
     stateDirectory,
     sr: sr as SrId,
     generation: 1,
-    revocationFile: null,
     program: 'etcd',
+    programs: PROGRAMS,
     log: () => undefined,
   })
   const file: ClusterFile = {
