@@ -67,13 +67,13 @@ export class CertificateAuthority {
 
   /**
    * Revokes all that a host was ever given. It may join again: what it is given then is not revoked.
-   * @returns the new revocation list, in PEM, for etcd's members
+   * @returns the new revocation list, in PEM, for the gates before etcd
    */
   async revoke(host: HostId, now: Date): Promise<string> {
     return this.#revocationList(await this.#store.changeIssued(issued => revokeAllOf(issued, host)), now)
   }
 
-  /** The revocation list as it is, in PEM; members of etcd need one also when nothing is revoked. */
+  /** The revocation list as it is, in PEM; gates before etcd need one also when nothing is revoked. */
   async revocationList(now: Date): Promise<string> {
     return this.#revocationList(await this.#store.changeIssued(issued => issued), now)
   }

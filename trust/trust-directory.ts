@@ -177,9 +177,19 @@ export class TrustDirectory implements IssuedStore {
     return stamps.join(', ')
   }
 
-  /** Whether `saveRevocationList` was ever called here. */
+  /** Whether there is a list, good or bad. */
   async hasRevocationList(): Promise<boolean> {
     return (await this.#read(REVOKED_FILE)) !== null
+  }
+
+  /** Whether there is one that an authority that is trusted has signed. */
+  async hasUsableRevocationList(): Promise<boolean> {
+    const [pem, authoritiesPem] = [await this.#read(REVOKED_FILE), await this.#read(AUTHORITIES_FILE)]
+    if (pem === null || authoritiesPem === null) return false
+    return readRevocationList(pem, authoritiesPem).then(
+      () => true,
+      () => false
+    )
   }
 
   /**

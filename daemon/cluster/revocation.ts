@@ -96,6 +96,7 @@ export class Revocation {
     if (this.#closed) return
     this.#timer?.cancel()
     try {
+      await this.#makeOwn()
       await this.#publish()
       await this.#save()
     } catch (error) {
@@ -104,6 +105,17 @@ export class Revocation {
       })
       this.#timer = this.#options.clock.after(RETRY_MS, () => this.look())
     }
+  }
+
+  /**
+   * On the host of the authority only: makes a list of what it has revoked where there is none, or none that can be read. The
+   * gate before etcd opens nothing without one, and the published one is behind it.
+   */
+  async #makeOwn(): Promise<void> {
+    const { directory, changed } = this.#options
+    const authority = await directory.authority()
+    if (authority === null || (await directory.hasUsableRevocationList())) return
+    if (await directory.saveRevocationList(await authority.revocationList(new Date()))) changed()
   }
 
   /** On the host of the authority only: revokes what those have that are no members, and tells all. */

@@ -1,4 +1,5 @@
 /** How the gate of etcd is called (`gate-main.ts`), and found again. */
+import { statSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { z } from 'zod'
 import { XosanError } from '../../core/errors.ts'
@@ -16,6 +17,7 @@ const gateSchema = z.strictObject({
   address: z.union([z.ipv4(), z.ipv6()]),
   'client-port': port,
   'peer-port': port,
+  build: z.string(),
 })
 
 /** Arguments by which the gate before a host's member of etcd is known. @param data directory of the member's */
@@ -23,12 +25,19 @@ export const gateMarkOf = (data: string): string[] => ['--gate-of', data]
 
 export const gateMark = ({ stateDirectory }: MemberPlace): string[] => gateMarkOf(etcdPath(stateDirectory))
 
-export function gateArguments(place: MemberPlace): string[] {
+/** Changes with the program and with Node: a gate that runs is replaced by one of the build that is installed. */
+export function buildOf(program: string): string {
+  const changedMs = statSync(program, { throwIfNoEntry: false })?.mtimeMs ?? 0
+  return `${Math.trunc(changedMs)}-${process.version}`
+}
+
+/** @param build as `buildOf` says */
+export function gateArguments(place: MemberPlace, build: string): string[] {
   const { address, ports, stateDirectory } = place
   return [
     ...gateMark(place),
     ...['--state-directory', stateDirectory, '--address', address],
-    ...['--client-port', String(ports.client), '--peer-port', String(ports.peer)],
+    ...['--client-port', String(ports.client), '--peer-port', String(ports.peer), '--build', build],
   ]
 }
 

@@ -7,6 +7,8 @@ import { type GateTrust } from './gate.ts'
 
 /** A host that was removed is shut out within this time after xosand has written so. Three small calls each time. */
 const LOOK_MS = millis(250)
+/** After what went wrong: it takes reading all files. */
+const RETRY_MS = millis(1_000)
 
 interface GateFilesOptions {
   /** Of the trust. */
@@ -34,6 +36,7 @@ export class GateFiles {
 
   /** Looks now, and from now on. Never rejects. */
   async follow(): Promise<void> {
+    let delayMs = LOOK_MS
     try {
       await this.#look()
       this.#warned = ''
@@ -41,8 +44,9 @@ export class GateFiles {
       const reason = reasonOf(error)
       if (reason !== this.#warned) this.#options.warn(reason)
       this.#warned = reason
+      delayMs = RETRY_MS
     }
-    if (!this.#closed) this.#timer = this.#options.clock.after(LOOK_MS, () => void this.follow())
+    if (!this.#closed) this.#timer = this.#options.clock.after(delayMs, () => void this.follow())
   }
 
   close(): void {

@@ -33,7 +33,8 @@ async function main(log: Log): Promise<void> {
       gate = opened
       log.info('open', { address, client: ports.client, peer: ports.peer })
     },
-    warn: reason => log.warn('the gate keeps to what it knew before', { reason }),
+    warn: reason =>
+      log.warn(gate === null ? 'the gate is not open' : 'the gate keeps to what it knew before', { reason }),
   })
   await files.follow()
   shutDownOnSignal(log, async () => {

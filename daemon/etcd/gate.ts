@@ -20,8 +20,15 @@ import { SOCKETS } from './member-arguments.ts'
 
 /** A peer that is gone without a word is found out; etcd itself asks for it at 30 seconds. */
 const KEEP_ALIVE_MS = 30_000
-/** What one end has said last shall still reach the other, unless nobody takes it. */
+/** What one end has said last shall still reach the other. */
 const LINGER_MS = millis(5_000)
+/** Who takes nothing for so long, while there is something to take, has stopped or is gone: etcd's own limit is as long. */
+const STALLED_MS = 30_000
+/**
+ * Fewer than at other ports: a host has some ten connections to a member, and what they carry are votes, which wait while
+ * hands are shaken with strangers.
+ */
+const LIMITS = { pendingMax: 128, pendingOfAddressMax: 32 }
 
 /** What a gate shows and whom it refuses. */
 export interface GateTrust {
@@ -41,6 +48,8 @@ export interface EtcdGateOptions {
   readonly clock: Clock
   readonly log: Log
   readonly limits?: Partial<GateLimits>
+  /** In milliseconds; replaced in tests. */
+  readonly stalledMs?: number
 }
 
 type SocketName = (typeof SOCKETS)[keyof typeof SOCKETS]
@@ -100,7 +109,7 @@ export class EtcdGate {
     const doorkeeper = new IssuedDoorkeeper({
       ...trust,
       ...(protocols === undefined ? {} : { protocols }),
-      ...(limits === undefined ? {} : { limits }),
+      limits: { ...LIMITS, ...limits },
       clock,
       log: event => log.warn('a connection was refused', { ...event }),
     })
@@ -131,6 +140,10 @@ export class EtcdGate {
       from.pipe(to)
       // That it closes says all that is to be known.
       from.on('error', () => undefined)
+      // While one is not read from, its end is not noticed either. A write that moves on counts as activity.
+      from.setTimeout(this.#options.stalledMs ?? STALLED_MS, () => {
+        if (from.writableLength > 0) for (const end of [from, to]) end.destroy()
+      })
       from.once('close', () => {
         if (to.destroyed) return
         to.destroySoon()

@@ -9,7 +9,8 @@ import { mkdir, open, readdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { etcdPath } from '../cluster/cluster-file.ts'
 import { LastingProcess } from '../supervision/lasting-process.ts'
-import { GATE_PROGRAM, gateArguments, gateMark } from './gate-arguments.ts'
+import { hasArguments } from '../supervision/process-handle.ts'
+import { GATE_PROGRAM, buildOf, gateArguments, gateMark } from './gate-arguments.ts'
 import {
   type Bootstrap,
   type MemberPlace,
@@ -57,8 +58,11 @@ export class MemberProcess {
         // Nothing else: etcd takes flags from ETCD_ variables, and a proxy for its peers from others. Go 1.12, with which
         // etcd 3.4 was released, knows TLS 1.3 and speaks it only when told to.
         environment: { PATH: process.env['PATH'], GODEBUG: 'tls13=1' },
-        // One that was killed leaves the socket for clients behind, and then nobody can listen there.
-        prepare: () => {
+        // One that was killed leaves the socket for clients behind, and then nobody can listen there. One that lives must
+        // keep its own: nobody could reach it any more, and no xosand would see why.
+        prepare: async () => {
+          const [living] = await this.#etcd.leftRunning()
+          if (living !== undefined) throw new Error(`it runs as ${living.pid}`)
           for (const name of Object.values(SOCKETS))
             rmSync(join(socketsPath(stateDirectory), name), { force: true })
         },
@@ -82,7 +86,8 @@ export class MemberProcess {
       stopMs: GATE_STOP_MS,
       log,
     })
-    this.#gateWords = [join(programs, GATE_PROGRAM), ...gateArguments(options)]
+    const gate = join(programs, GATE_PROGRAM)
+    this.#gateWords = [gate, ...gateArguments(options, buildOf(gate))]
   }
 
   /** Whether this looks after a process of etcd: it runs, or will be started again. */
@@ -114,9 +119,13 @@ export class MemberProcess {
    * @returns whether there is one of etcd
    */
   async adopt(): Promise<boolean> {
-    if (!(await this.#etcd.adopt(memberArguments(this.#options, { state: 'new' })))) return false
-    await this.#openGate()
-    return true
+    if (await this.#etcd.adopt(memberArguments(this.#options, { state: 'new' }))) {
+      await this.#openGate()
+      return true
+    }
+    // One that stands before nothing has the ports all the same.
+    if (!(await this.hasData())) await this.#gate.stop()
+    return false
   }
 
   /**
@@ -175,7 +184,10 @@ export class MemberProcess {
     await rm(removed, { recursive: true, force: true })
   }
 
+  /** One of another build, or of another Node, or on another address, makes room for one that is as it should be. */
   async #openGate(): Promise<void> {
+    const [left] = this.#gate.started ? [] : await this.#gate.leftRunning()
+    if (left !== undefined && !(await hasArguments(left, this.#gateWords))) await this.#gate.stop()
     if (!(await this.#gate.adopt(this.#gateWords))) this.#gate.start(this.#gateWords)
   }
 }

@@ -63,16 +63,21 @@ export class LastingProcess {
   }
 
   /**
-   * Looks after the process that an earlier supervisor has left, if there is one.
+   * Looks after the process that an earlier supervisor has left, if there is one. Several are ended.
    * @param words arguments to start it with when it ends
    * @returns whether there is
    */
   async adopt(words: readonly string[]): Promise<boolean> {
     if (this.#supervised !== null) return true
-    const [first, ...others] = await this.leftRunning()
-    for (const other of others) signal(other, 'SIGKILL')
-    if (first === undefined) return false
-    this.#supervise(words, { restarts: 0, ...first })
+    const left = await this.leftRunning()
+    const [only] = left
+    if (only === undefined) return false
+    if (left.length > 1) {
+      // Each may have taken from the other what it listens on.
+      await this.#kill(left)
+      return false
+    }
+    this.#supervise(words, { restarts: 0, ...only })
     return true
   }
 
@@ -90,11 +95,7 @@ export class LastingProcess {
       signal(handle, 'SIGCONT')
       signal(handle, 'SIGTERM')
     }
-    for (const stuck of await waitForCondition(left, 'down', this.#options.stopMs)) signal(stuck, 'SIGKILL')
-    const [immortal] = await waitForCondition(left, 'down', KILL_MS)
-    if (immortal !== undefined) {
-      throw new Error(`${this.#options.command.name} (pid ${immortal.pid}) does not end`)
-    }
+    await this.#kill(await waitForCondition(left, 'down', this.#options.stopMs))
     this.#writeNote(null)
   }
 
@@ -105,7 +106,7 @@ export class LastingProcess {
     clearTimeout(this.#logTimer)
   }
 
-  /** Living processes of this kind; more than one only after a supervisor was killed in a bad moment. The oldest first. */
+  /** Living processes of this kind; more than one only after a supervisor was killed in a bad moment. */
   async leftRunning(): Promise<ProcessHandle[]> {
     const own = this.#supervised?.run ?? null
     const noted = own ?? (await this.#noted())
@@ -114,7 +115,14 @@ export class LastingProcess {
     if (noted !== null && conditionOf(noted) !== 'down' && !all.some(({ pid }) => pid === noted.pid)) {
       all.push({ pid: noted.pid, startTicks: noted.startTicks })
     }
-    return all.sort((a, b) => a.startTicks - b.startTicks)
+    return all
+  }
+
+  async #kill(handles: readonly ProcessHandle[]): Promise<void> {
+    for (const handle of handles) signal(handle, 'SIGKILL')
+    const [immortal] = await waitForCondition(handles, 'down', KILL_MS)
+    if (immortal === undefined) return
+    throw new Error(`${this.#options.command.name} (pid ${immortal.pid}) does not end`)
   }
 
   #supervise(words: readonly string[], earlier: Run | null): void {

@@ -23,12 +23,14 @@ interface ProcessStat {
   readonly startTicks: number
 }
 
+/** @returns null when there is no such process @throws an error of the system when that cannot be found out */
 function readStat(pid: number): ProcessStat | null {
   let text: string
   try {
     text = readFileSync(`/proc/${pid}/stat`, 'latin1')
-  } catch {
-    return null
+  } catch (error) {
+    if (isGone(error)) return null
+    throw error
   }
   // The second field is the program's name in parentheses and may itself hold spaces and parentheses.
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
@@ -37,7 +39,15 @@ function readStat(pid: number): ProcessStat | null {
   return state === undefined || !Number.isSafeInteger(startTicks) ? null : { state, startTicks }
 }
 
-/** Takes down who a living process is. @returns null when there is none, or only its zombie */
+/** A process that ended before its file was opened, or while it was read. */
+const isGone = (error: unknown): boolean =>
+  ['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')
+
+/**
+ * Takes down who a living process is.
+ * @returns null when there is none, or only its zombie
+ * @throws an error of the system when that cannot be found out
+ */
 export function handleOf(pid: number): ProcessHandle | null {
   const stat = readStat(pid)
   return stat === null || isEnded(stat.state) ? null : { pid, startTicks: stat.startTicks }
@@ -46,8 +56,14 @@ export function handleOf(pid: number): ProcessHandle | null {
 /** A zombie has ended; only its parent has not looked yet (and in a container perhaps never will). */
 const isEnded = (state: string): boolean => state === 'Z' || state === 'X'
 
+/** What a process is doing; one of which that cannot be found out, for want of descriptors, is taken to go on. */
 export function conditionOf(handle: ProcessHandle): ProcessCondition {
-  const stat = readStat(handle.pid)
+  let stat: ProcessStat | null
+  try {
+    stat = readStat(handle.pid)
+  } catch {
+    return 'up'
+  }
   if (stat === null || stat.startTicks !== handle.startTicks || isEnded(stat.state)) {
     return 'down'
   }
@@ -58,9 +74,10 @@ export function conditionOf(handle: ProcessHandle): ProcessCondition {
  * Signals this process and never another one that has its pid by now.
  *
  * @returns false when it has ended
+ * @throws an error of the system when that cannot be found out; then nobody is signalled
  */
 export function signal(handle: ProcessHandle, name: NodeJS.Signals): boolean {
-  if (conditionOf(handle) === 'down') {
+  if (readStat(handle.pid) === null || conditionOf(handle) === 'down') {
     return false
   }
   try {
@@ -96,6 +113,7 @@ export async function waitForCondition(
 /**
  * Living processes whose arguments include all of these words. Finds what a supervisor started in the moment
  * before it was killed, too late for its pid file.
+ * @throws an error of the system when one cannot be looked at: it might be one of them
  */
 export async function processesWithArguments(...words: readonly string[]): Promise<ProcessHandle[]> {
   const found: ProcessHandle[] = []
@@ -106,7 +124,10 @@ export async function processesWithArguments(...words: readonly string[]): Promi
     }
     const their: string[] = await readFile(`/proc/${name}/cmdline`, 'utf8').then(
       text => text.split('\0'),
-      () => []
+      (error: unknown) => {
+        if (isGone(error)) return []
+        throw error
+      }
     )
     const handle = words.every(word => their.includes(word)) ? handleOf(pid) : null
     if (handle !== null) {
@@ -114,4 +135,10 @@ export async function processesWithArguments(...words: readonly string[]): Promi
     }
   }
   return found
+}
+
+/** Whether a process was started with exactly these arguments, after the name of its program. */
+export async function hasArguments({ pid }: ProcessHandle, words: readonly string[]): Promise<boolean> {
+  const text = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
+  return text.split('\0').slice(1, -1).join('\0') === words.join('\0')
 }

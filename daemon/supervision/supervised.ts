@@ -21,8 +21,8 @@ export interface ProgramCommand {
   readonly directory?: string
   /** Absent: that of this process. */
   readonly environment?: Readonly<Record<string, string | undefined>>
-  /** Called before each start; an error is a failed start. */
-  readonly prepare?: () => void
+  /** Waited for before each start; an error is a failed start. */
+  readonly prepare?: () => Promise<void>
 }
 
 /** Before a program that died is started again; doubled with each death that comes soon after a start. */
@@ -71,7 +71,7 @@ export class Supervised {
       this.#changed(`${this.name} runs as ${earlier.pid} since before this supervisor`)
       return
     }
-    this.#spawn()
+    this.#begin()
   }
 
   /** From here on the program is not started again. */
@@ -84,6 +84,23 @@ export class Supervised {
   release(): void {
     this.stopRestarting()
     this.#child?.unref()
+  }
+
+  #begin(): void {
+    const { prepare } = this.#command
+    if (prepare === undefined) {
+      this.#spawn()
+      return
+    }
+    this.#startedAt = performance.now()
+    prepare().then(
+      () => {
+        if (!this.#stopping) this.#spawn()
+      },
+      (error: unknown) => {
+        if (!this.#stopping) this.#ended(`could not be started: ${reasonOf(error)}`)
+      }
+    )
   }
 
   #spawn(): void {
@@ -111,10 +128,9 @@ export class Supervised {
     }
   }
 
-  /** @throws Error when the log cannot be opened; what `prepare` throws */
+  /** @throws Error when the log cannot be opened */
   #launch(): ChildProcess {
-    const { program, arguments: words, logFile, directory, environment, prepare } = this.#command
-    prepare?.()
+    const { program, arguments: words, logFile, directory, environment } = this.#command
     // The log is a file of its own, not a pipe: the program must outlive this supervisor.
     const log = openSync(logFile, 'a', 0o600)
     // What a program makes is root's alone, also when it does not think of that itself.
@@ -155,6 +171,6 @@ export class Supervised {
     const delayMs = Math.min(firstMs * 2 ** Math.max(0, this.#quickDeaths - 1), longestMs)
     this.#restarts += 1
     this.#changed(`${this.name} ${how}; it is started again in ${delayMs} ms`)
-    this.#timer = setTimeout(() => this.#spawn(), delayMs)
+    this.#timer = setTimeout(() => this.#begin(), delayMs)
   }
 }

@@ -20,6 +20,7 @@ import { type HostCredentials, TrustDirectory } from '../../../trust/trust-direc
 import { TrustRig } from '../../support/trust-rig.ts'
 
 const HANDSHAKE_MS = millis(300)
+const STALLED_MS = 400
 /** More than sockets hold between two ends. */
 const MANY = 24 * 1024 * 1024
 const DAY_MS = 86_400_000
@@ -37,6 +38,7 @@ describe('the gate before etcd', () => {
   let refusals: LogFacts[]
   let heard: () => void
   const outside: Socket[] = []
+  let entered: () => void
 
   const log = {
     error: () => undefined,
@@ -54,10 +56,12 @@ describe('the gate before etcd', () => {
     own = await rig.credentials()
     refusals = []
     heard = () => undefined
+    entered = () => undefined
     served = socket => void socket.pipe(socket)
     servers = ['client:0', 'peer:0'].map(name =>
       createServer(socket => {
         inside.add(socket)
+        entered()
         socket.once('close', () => inside.delete(socket))
         socket.on('error', () => undefined)
         served(socket)
@@ -83,6 +87,7 @@ describe('the gate before etcd', () => {
       clock: createNodeClock(),
       log,
       limits: { handshakeMs: HANDSHAKE_MS },
+      stalledMs: STALLED_MS,
     })
     ports = await one.listen()
     return one
@@ -106,6 +111,10 @@ describe('the gate before etcd', () => {
   async function closed(socket: Socket): Promise<void> {
     socket.resume()
     if (!socket.closed) await new Promise<void>(resolve => socket.once('close', () => resolve()))
+  }
+  /** Waits for connections that come to what stands for etcd. */
+  async function until(condition: () => boolean): Promise<void> {
+    while (!condition()) await new Promise<void>(resolve => (entered = resolve))
   }
   /** Whether it is answered by what stands for etcd. */
   async function isAnswered(socket: Socket): Promise<boolean> {
@@ -249,6 +258,26 @@ describe('the gate before etcd', () => {
     await closed(atEtcd!)
     for (const server of servers) server.close()
     assert.equal(await isAnswered(call(ports.client, member)), false)
+  })
+
+  it('closes both ends when one takes nothing any more, but not when there is nothing to take', async () => {
+    const member = await rig.credentials()
+    served = socket => void socket.once('data', () => socket.write(Buffer.alloc(MANY)))
+    const stopped = call(ports.client, member)
+    stopped.write('hello')
+    stopped.pause()
+    await until(() => inside.size === 1)
+    served = socket => void socket.pipe(socket)
+    const idle = call(ports.client, member)
+    assert.ok(await isAnswered(idle))
+    const [atEtcd] = inside
+    await closed(atEtcd!)
+    assert.ok(await isAnswered(idle), 'who was silent for as long')
+    await assert.rejects(async () => {
+      let bytes = 0
+      for await (const data of stopped) bytes += (data as Buffer).length
+      if (bytes < MANY) throw new Error('cut off')
+    })
   })
 
   describe('and the files that tell it whom to trust', () => {

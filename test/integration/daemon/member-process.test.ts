@@ -1,5 +1,7 @@
 /** The process of a host's member of etcd, with real members. */
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { readFile, readdir, readlink, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type EtcdAdmin } from '../../../cluster/etcd/etcd-admin.ts'
@@ -9,8 +11,11 @@ import { type MemberProcess } from '../../../daemon/etcd/member-process.ts'
 import { shortenLog } from '../../../daemon/supervision/lasting-process.ts'
 import { bootId } from '../../../daemon/supervision/run.ts'
 import { conditionOf, handleOf } from '../../../daemon/supervision/process-handle.ts'
+import { projectRoot } from '../../../daemon/supervision/programs.ts'
 import { hasEtcd } from '../../support/etcd-cluster.ts'
 import { type EtcdHost, EtcdHosts, memberOf, soon } from '../../support/etcd-hosts.ts'
+
+const ETCD = 'etcd'
 
 describe("a host's member of etcd", function () {
   let rig: EtcdHosts
@@ -102,6 +107,65 @@ describe("a host's member of etcd", function () {
     assert.equal(conditionOf(stranger), 'up')
     assert.equal(handleOf(pid!), null)
     assert.equal(await xosand().adopt(), false)
+  })
+
+  it('is started anew when there are two of it, of which neither can be relied on', async () => {
+    const { pid } = member
+    member.release()
+    const words = (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0').slice(1, -1)
+    // As a start by mistake did it: the second one has the sockets, and waits for the data.
+    const sockets = socketsPath(host.stateDirectory)
+    for (const name of await readdir(sockets)) await rm(join(sockets, name))
+    const second = spawn(ETCD, words, { cwd: sockets, stdio: 'ignore' })
+    await soon(async () => stat(join(sockets, 'client:0')))
+    const next = xosand()
+    await next.start({ state: 'new' })
+    await serves()
+    assert.ok(next.pid !== pid && next.pid !== second.pid)
+    assert.equal(handleOf(pid!), null)
+  })
+
+  it('has a gate of the build that is installed, whatever ran before', async () => {
+    const { pid, gatePid } = member
+    member.release()
+    const words = (await readFile(`/proc/${gatePid}/cmdline`, 'utf8')).split('\0').slice(1, -1)
+    await rig.killGate(host)
+    const older = spawn(process.execPath, [...words.slice(0, -1), '1-v20.0.0'], { stdio: 'ignore' })
+    await serves()
+    const next = xosand()
+    await next.start({ state: 'new' })
+    await serves()
+    assert.deepEqual([next.pid, handleOf(older.pid!)], [pid, null])
+    assert.notEqual(next.gatePid, older.pid)
+  })
+
+  it('is the only member when it is started as the documentation tells who has lost a majority', async () => {
+    const id = await serves()
+    member.release()
+    // Which leaves its sockets.
+    await rig.kill(host)
+    const page = await readFile(join(projectRoot(), 'docs', 'internals', 'coordinator.md'), 'utf8')
+    const told = /```sh\n(cd STATE[^`]+)```/.exec(page)![1]!
+    const { stateDirectory, address, ports } = host
+    const script = told
+      .replaceAll('STATE', stateDirectory)
+      .replaceAll('UUID', host.host)
+      .replaceAll('ADDRESS:7750', `${address}:${ports.client}`)
+      .replaceAll('ADDRESS:7751', `${address}:${ports.peer}`)
+    const shell = spawn('sh', ['-ec', `exec 2>&1\n${script.replace('env -i', 'exec env -i')}`], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    })
+    let said = ''
+    for await (const data of shell.stdout) {
+      said += String(data)
+      if (said.includes('published local member')) break
+    }
+    assert.match(said, /published local member/)
+    const ended = once(shell, 'exit')
+    shell.kill('SIGINT')
+    await ended
+    await xosand().start({ state: 'new' })
+    assert.equal(await serves(), id)
   })
 
   it('is stopped for good, keeps its data, and loses them only when it does not run', async () => {

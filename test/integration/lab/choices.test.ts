@@ -66,6 +66,7 @@ describe('a lab of choice', function () {
     await buildAll(programs, {
       xosand: 'test/support/stub-program.ts',
       'xosan-datapath': 'test/support/stub-program.ts',
+      'xosan-etcd-gate': 'test/support/stub-program.ts',
       'xosan-lab-host': 'cli/lab/supervisor.ts',
       xosan: 'cli/main.ts',
     })

@@ -61,6 +61,7 @@ describe('xosan lab', function () {
     await buildAll(programs, {
       xosand: 'test/support/stub-program.ts',
       'xosan-datapath': 'test/support/stub-program.ts',
+      'xosan-etcd-gate': 'test/support/stub-program.ts',
       'xosan-lab-host': 'cli/lab/supervisor.ts',
       xosan: 'cli/main.ts',
     })

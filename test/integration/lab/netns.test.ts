@@ -66,6 +66,7 @@ function theLab(this: Mocha.Suite): void {
     await buildAll(stubs, {
       xosand: 'test/support/stub-program.ts',
       'xosan-datapath': 'test/support/stub-program.ts',
+      'xosan-etcd-gate': 'test/support/stub-program.ts',
       'xosan-lab-host': 'cli/lab/supervisor.ts',
     })
     await buildAll(join(built, 'command'), {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { memberKey } from '../../../cluster/keys.ts'
@@ -45,6 +45,8 @@ describe('the revocation of certificates', () => {
       return Promise.resolve({ committed: true, revision: 2, current: [] })
     },
   } as unknown as Coordinator
+
+  const file = (): string => join(path, 'trust', 'revoked.pem')
 
   beforeEach(async () => {
     coordinator.read = read
@@ -114,6 +116,20 @@ describe('the revocation of certificates', () => {
     await directory.saveAuthorities(credentials.authoritiesPem)
     await revocation.current()
     assert.equal((await directory.revoked()).length, 1, 'when it is over')
+  })
+
+  it('makes the list anew that is lost or damaged, also while the coordinator is away, which waits for it', async () => {
+    await revocation.revoke(other)
+    const [revoked] = await directory.revoked()
+    coordinator.list = async () => Promise.reject(new Error('away'))
+    for (const damage of [
+      async () => rm(file()),
+      async () => writeFile(file(), 'garbage', { mode: 0o600 }),
+    ]) {
+      await damage()
+      await revocation.current()
+      assert.deepEqual(await directory.revoked(), [revoked])
+    }
   })
 
   it('says what keeps it from publishing to those who need to know', async () => {
