@@ -5,41 +5,25 @@
 import { parseKey, SRS_PREFIX, volumeStateKey } from '../../cluster/keys.ts'
 import { parseVolumeState } from '../../cluster/volume-state.ts'
 import { hasCode, reasonOf, XosanError } from '../../core/errors.ts'
-import { DEFAULT_BATCHES, type MirrorBatches } from '../../core/mirror/batches.ts'
+import { DEFAULT_BATCHES } from '../../core/mirror/batches.ts'
 import { type ProcessIdentity, type Purpose, type ReplicaAddress } from '../../core/mirror/messages.ts'
-import { type MirrorTiming } from '../../core/mirror/timing.ts'
 import { type VolumeState } from '../../core/mirror/volume-record.ts'
 import { pause } from '../../core/ports/clock.ts'
-import { type Coordinator } from '../../core/ports/coordinator.ts'
-import { type Random } from '../../core/ports/random.ts'
-import { type HostId, type Millis, type SrId, type StoreId, type VolumeKey } from '../../core/units.ts'
+import { type Millis, type SrId, type StoreId, type VolumeKey } from '../../core/units.ts'
 import { RecordStore } from '../mirror/record-store.ts'
 import { type ReplicaPeer } from '../mirror/replica-peer.ts'
 import { Mutex } from '../mirror/signal.ts'
 import { VolumeMirror } from '../mirror/volume-mirror.ts'
-import { type Attachment, type AttachmentStore } from './attachments.ts'
+import { type Attachment } from './attachments.ts'
+import { type DatapathNodeOptions } from './datapath-node-options.ts'
 import { GuestDevice } from './guest-device.ts'
 import { localPeer } from './local-peer.ts'
 import { untilInSync } from './maintenance.ts'
 import { PeerProcess, type PeerTransport } from './peer-process.ts'
-import { ReplicaHost, type ReplicaHostOptions } from './replica-host.ts'
+import { ReplicaHost } from './replica-host.ts'
 import { type ServedVolume, servedOf, Volume } from './volume.ts'
 import { requireWanted } from './wanted-replica.ts'
 import { within } from '../mirror/within.ts'
-
-export interface DatapathNodeOptions extends Omit<ReplicaHostOptions, 'isServing'> {
-  readonly random: Random
-  readonly coordinator: Coordinator
-  readonly timing: MirrorTiming
-  /** The shipped ones if not given. */
-  readonly batches?: MirrorBatches
-  readonly attachments: AttachmentStore
-  /** Whether this process is the one of its host that serves a volume. */
-  readonly isOurs: (volume: VolumeKey) => boolean
-  /** Carries messages to the process of another host that serves a volume there. */
-  readonly transport: (host: HostId, volume: VolumeKey) => PeerTransport
-  readonly log: (event: string, facts: Readonly<Record<string, string | number>>) => void
-}
 
 export class DatapathNode {
   readonly replicas: ReplicaHost
