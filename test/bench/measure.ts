@@ -17,6 +17,8 @@ export interface Plan {
   readonly systems: readonly System[]
   readonly links: readonly Link[]
   readonly workloads: readonly Workload[]
+  /** Leaves out what is not worth its time; absent: everything is. */
+  readonly isWanted?: (link: Link, workload: Workload) => boolean
   readonly repetitions: number
   readonly seconds: number
   readonly place: BenchPlace
@@ -59,6 +61,7 @@ export async function measure(plan: Plan): Promise<Outcome> {
       await plan.shape(link)
       for (let repetition = 0; repetition < plan.repetitions; repetition++) {
         for (const workload of plan.workloads) {
+          if (plan.isWanted?.(link, workload) === false) continue
           const figures: string[] = []
           for (const { system, running } of turned(started, repetition)) {
             const key = JSON.stringify([link.name, workload.name, system.name])
