@@ -125,6 +125,23 @@ describe("a host's member of etcd", function () {
     assert.equal(handleOf(pid!), null)
   })
 
+  it('is not started beside one that lives, whose sockets stay its own', async () => {
+    const words = (await readFile(`/proc/${member.pid}/cmdline`, 'utf8')).split('\0').slice(1, -1)
+    const sockets = socketsPath(host.stateDirectory)
+    await rig.kill(host)
+    // Somebody is faster than the pause before a new start.
+    for (const name of await readdir(sockets)) await rm(join(sockets, name))
+    const other = spawn(ETCD, words, { cwd: sockets, stdio: 'ignore' })
+    const ended = once(other, 'exit')
+    await soon(async () => assert.ok(host.log.some(text => text.includes(`it runs as ${other.pid}`))))
+    await serves()
+    assert.equal(member.pid, null)
+    other.kill('SIGKILL')
+    await ended
+    await soon(async () => assert.notEqual(member.pid, null))
+    await serves()
+  })
+
   it('has a gate of the build that is installed, whatever ran before', async () => {
     const { pid, gatePid } = member
     member.release()

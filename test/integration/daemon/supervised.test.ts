@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { handleOf, signal, waitForCondition } from '../../../daemon/supervision/process-handle.ts'
 import { Supervised } from '../../../daemon/supervision/supervised.ts'
+
+const run = promisify(execFile)
 
 describe('a program that is looked after', () => {
   let directory: string
@@ -44,5 +48,22 @@ describe('a program that is looked after', () => {
     program.release()
     signal(handle, 'SIGKILL')
     await waitForCondition([handle], 'down', 10_000)
+  })
+
+  it('is not taken for dead by who has no descriptor left to look', async () => {
+    const source = new URL('../../../daemon/supervision/process-handle.ts', import.meta.url).href
+    const script = `
+      const { conditionOf, handleOf, signal } = await import(${JSON.stringify(source)})
+      const { openSync, closeSync } = await import('node:fs')
+      const living = handleOf(process.ppid)
+      const open = []
+      try { for (;;) open.push(openSync('/dev/null')) } catch {}
+      const found = [conditionOf(living)]
+      try { signal(living, 0) } catch (error) { found.push(error.code) }
+      for (const one of open) closeSync(one)
+      process.stdout.write(found.join())`
+    const words = ['--import', 'tsx', '--input-type=module', '-e', script]
+    const { stdout } = await run('prlimit', ['--nofile=512', process.execPath, ...words])
+    assert.equal(stdout, 'up,EMFILE')
   })
 })
