@@ -135,12 +135,14 @@ const deactivate = defineCall(
 )
 
 const DETACH_MS = 15_000
+/** Early enough that the answer is still waited for. */
+const DETACH_ANSWER_MS = 12_000
 
 /**
  * Never fails: a datapath process that cannot be asked now is told later, when it is compared with the references. Who
  * held the volume is forgotten at once, although earlier calls may still be served: nobody asks a second time. So it is
- * done as a whole when its turn comes, however late: an activation that was served meanwhile would else be taken from its
- * domain, and go on for whoever is connected.
+ * done as a whole when its turn comes, however late, and answered before: an activation that was served meanwhile would
+ * else be taken from its domain, and go on for whoever is connected.
  */
 const detach = defineCall(
   DETACH_MS,
@@ -152,11 +154,12 @@ const detach = defineCall(
     }
     try {
       await forget()
-      await context.datapathQueue.run(volume, async () => {
+      const done = context.datapathQueue.run(volume, async () => {
         // An activation that was served meanwhile has noted it again.
         await forget()
         await letGo(context, sr, volume, new Deadline(context.clock, 'Datapath.detach', DETACH_MS))
       })
+      await new Deadline(context.clock, 'Datapath.detach', DETACH_ANSWER_MS).race(done)
     } catch (error) {
       context.warn('a volume could not be detached now', { volume, reason: String(error) })
     }
