@@ -7,7 +7,7 @@ import { type RefusedConnection, shownCertificate } from './shown-certificate.ts
 import { TlsAcceptor } from './tls-acceptor.ts'
 import { type HostCredentials } from './trust-directory.ts'
 import { type AdmittedConnection, contextOptions, type Doorkeeper } from './trusted-transport.ts'
-import { verifyIssued } from './verify-peer.ts'
+import { type IssuedFacts, verifyIssued } from './verify-peer.ts'
 
 interface IssuedDoorkeeperOptions {
   readonly credentials: HostCredentials
@@ -63,16 +63,9 @@ export class IssuedDoorkeeper implements Doorkeeper {
   }
 
   async admit(attempt: Attempt): Promise<AdmittedConnection | null> {
-    const socket = await this.#acceptor.accept(attempt)
-    if (socket === null) return null
-    const verdict = this.#judge(socket)
-    if ('refused' in verdict) {
-      attempt.refuse(verdict.refused, verdict.detail)
-      return null
-    }
-    // It may have been given up in the same moment.
-    if (socket.destroyed || attempt.socket.destroyed) return null
-    attempt.pass()
+    const admitted = await this.#acceptor.admit(attempt, candidate => this.#judge(candidate))
+    if (admitted === null) return null
+    const { socket, verdict } = admitted
     this.#admitted.set(socket, verdict.serial)
     socket.once('close', () => this.#admitted.delete(socket))
     // An authority may be dropped during a handshake.
@@ -86,7 +79,7 @@ export class IssuedDoorkeeper implements Doorkeeper {
     this.#refusals.close()
   }
 
-  #judge(socket: TLSSocket): ReturnType<typeof verifyIssued> | RefusedConnection {
+  #judge(socket: TLSSocket): IssuedFacts | RefusedConnection {
     const shown = shownCertificate(socket)
     if ('refused' in shown) return shown
     return verifyIssued(shown.certificate.raw, {

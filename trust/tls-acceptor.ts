@@ -1,6 +1,7 @@
 import { type Socket } from 'node:net'
 import { createServer, type SecureContextOptions, type Server, type TLSSocket } from 'node:tls'
 import { type Attempt } from './handshake-gate.ts'
+import { type RefusedConnection } from './shown-certificate.ts'
 
 interface TlsAcceptorOptions {
   readonly context: SecureContextOptions
@@ -53,6 +54,27 @@ export class TlsAcceptor {
     })
     this.#handshakes.delete(ends)
     return outcome instanceof Error ? null : outcome
+  }
+
+  /**
+   * Shakes hands, and lets pass whom `judge` does not refuse.
+   * @returns null when it failed, was refused, or was given up meanwhile. Never rejects
+   */
+  async admit<Verdict extends object>(
+    attempt: Attempt,
+    judge: (socket: TLSSocket) => Verdict | RefusedConnection
+  ): Promise<{ readonly socket: TLSSocket; readonly verdict: Verdict } | null> {
+    const socket = await this.accept(attempt)
+    if (socket === null) return null
+    const verdict = judge(socket)
+    if ('refused' in verdict) {
+      attempt.refuse(verdict.refused, verdict.detail)
+      return null
+    }
+    // It may have been given up in the same moment.
+    if (socket.destroyed || attempt.socket.destroyed) return null
+    attempt.pass()
+    return { socket, verdict }
   }
 
   #settle(socket: TLSSocket, outcome: TLSSocket | Error): void {

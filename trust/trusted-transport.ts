@@ -20,7 +20,7 @@ import { type RefusalEvent, RefusalLog } from './refusal-log.ts'
 import { type RefusedConnection, shownCertificate } from './shown-certificate.ts'
 import { TlsAcceptor } from './tls-acceptor.ts'
 import { type HostCredentials } from './trust-directory.ts'
-import { type PeerVerdict, verifyPeer } from './verify-peer.ts'
+import { verifyPeer } from './verify-peer.ts'
 
 interface TrustedTransportOptions {
   readonly credentials: HostCredentials
@@ -118,16 +118,9 @@ export class TrustedTransport implements Doorkeeper {
   }
 
   async admit(attempt: Attempt): Promise<AdmittedConnection | null> {
-    const socket = await this.#acceptor.accept(attempt)
-    if (socket === null) return null
-    const verdict = this.#judge(socket)
-    if ('refused' in verdict) {
-      attempt.refuse(verdict.refused, verdict.detail)
-      return null
-    }
-    // It may have been given up in the same moment.
-    if (socket.destroyed || attempt.socket.destroyed) return null
-    attempt.pass()
+    const admitted = await this.#acceptor.admit(attempt, candidate => this.#judge(candidate))
+    if (admitted === null) return null
+    const { socket, verdict } = admitted
     this.#track(socket, verdict.member)
     return { socket, caller: { host: verdict.member.host } }
   }
@@ -170,7 +163,7 @@ export class TrustedTransport implements Doorkeeper {
     this.#refusals.close()
   }
 
-  #judge(socket: TLSSocket): PeerVerdict | RefusedConnection {
+  #judge(socket: TLSSocket): { readonly member: Member } | RefusedConnection {
     const shown = shownCertificate(socket)
     if ('refused' in shown) return shown
     return verifyPeer(shown.certificate.raw, { ...this.#expectations(), host: null })
