@@ -97,6 +97,7 @@ export class World {
   readonly random: SeededRandom
   readonly #log: (line: string) => void
   readonly #heap: Event[] = []
+  readonly #turns = new Turns()
   #order = 0
   #now = 0
   #events = 0
@@ -138,7 +139,7 @@ export class World {
       () => (settled = true),
       () => (settled = true)
     )
-    await turn()
+    await this.#turns.turn()
     while (!settled) {
       const event = this.#pop()
       if (event === undefined) throw new Error('nothing is left to happen, and nobody is done')
@@ -147,7 +148,7 @@ export class World {
       if (event.action === null) continue
       this.#events++
       event.action()
-      await turn()
+      await this.#turns.turn()
     }
     return promise
   }
@@ -186,8 +187,32 @@ export class World {
 
 const before = (a: Event, b: Event): boolean => a.at < b.at || (a.at === b.at && a.order < b.order)
 
-/** Everything that promises have to say is said when this resolves. */
-const turn = async (): Promise<void> => new Promise(resolve => setImmediate(resolve))
+/** So many turns of promises for one of Node's event loop, which asks the system for news each time: a third of a run. */
+const TURNS_AT_ONCE = 64
+
+/** Lets promises say all that they have to say. */
+class Turns {
+  #scheduled = 0
+  #next: (() => void) | null = null
+
+  /** Everything is said when this resolves. One at a time may wait. */
+  async turn(): Promise<void> {
+    return new Promise(resolve => {
+      this.#next = resolve
+      if (this.#scheduled > 0) return
+      this.#scheduled = TURNS_AT_ONCE
+      // Between two of them Node works off all ticks and promises, as it does between two turns of its loop.
+      for (let i = 0; i < TURNS_AT_ONCE; i++) setImmediate(this.#run)
+    })
+  }
+
+  readonly #run = (): void => {
+    this.#scheduled--
+    const next = this.#next
+    this.#next = null
+    next?.()
+  }
+}
 
 /** What a process can have under way at its ports. */
 export type Port = 'calls' | 'requests' | 'disk' | 'coordinator'
