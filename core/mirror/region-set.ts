@@ -34,15 +34,8 @@ export class RegionSet implements Iterable<RegionIndex> {
     this.#count = 0
   }
 
-  /** A set with every region. */
-  static full(size: number): RegionSet {
-    const set = new RegionSet(size)
-    set.addRange(0 as RegionIndex, size as RegionIndex)
-    return set
-  }
-
   /**
-   * The set whose `toBytes` these are.
+   * The set whose bitmap these are: one bit per region, the least significant of a byte first.
    * @throws RangeError when the length is not that of a set of this size, or a bit beyond the last region is set
    */
   static fromBytes(size: number, bytes: Uint8Array): RegionSet {
@@ -131,11 +124,6 @@ export class RegionSet implements Iterable<RegionIndex> {
     return set
   }
 
-  equals(other: RegionSet): boolean {
-    if (other.size !== this.size || other.#count !== this.#count) return false
-    return this.#bytes.every((byte, at) => byte === other.#bytes[at])
-  }
-
   /** The lowest region of the set that is not below `region`; undefined when there is none. */
   firstAtOrAfter(region: RegionIndex): RegionIndex | undefined {
     const found = nextSetBit(this.#bytes, region, this.size)
@@ -164,12 +152,7 @@ export class RegionSet implements Iterable<RegionIndex> {
     }
   }
 
-  /** A copy of the bitmap: one bit per region, the least significant of a byte first. */
-  toBytes(): Uint8Array {
-    return this.#bytes.slice()
-  }
-
-  /** Copies a part of the bitmap; what lies beyond its end is zeros. @param from position in bytes */
+  /** Copies a part of the bitmap, as `fromBytes` takes it; what lies beyond its end is zeros. @param from position in bytes */
   copyBytes(from: number, into: Uint8Array): void {
     const part = this.#bytes.subarray(from, from + into.length)
     into.set(part)

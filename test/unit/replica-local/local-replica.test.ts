@@ -10,6 +10,7 @@ import {
   type ReplicaId,
 } from '../../../core/units.ts'
 import { LocalReplica } from '../../../datapath/replica-local/local-replica.ts'
+import { fullSet } from '../../support/region-sets.ts'
 import { ReplicaHost } from '../../support/replica-on-simulated-disk.ts'
 import { systemError, type DiskCall } from '../../simulator/simulated-disk.ts'
 
@@ -234,10 +235,10 @@ describe('a local replica', () => {
     it('are kept, whatever the mirror says, where a change is not flushed', async () => {
       const host = await startedHost()
       await write(host, 0, bytes(BLOCK, 1))
-      host.replica.clearIntents(RegionSet.full(host.replica.intents.size))
+      host.replica.clearIntents(fullSet(host.replica.intents.size))
       assert.deepEqual([...host.replica.intents], [0])
       await host.replica.flush()
-      host.replica.clearIntents(RegionSet.full(host.replica.intents.size))
+      host.replica.clearIntents(fullSet(host.replica.intents.size))
       assert.ok(host.replica.intents.isEmpty)
     })
   })
@@ -249,7 +250,7 @@ describe('a local replica', () => {
         await write(host, 0, bytes(BLOCK, 1))
         host[crash]()
         await host.open()
-        const all = RegionSet.full(host.replica.intents.size)
+        const all = fullSet(host.replica.intents.size)
         host.replica.clearIntents(all)
         assert.deepEqual([...host.replica.intents], [0])
         await host.replica.flush()
@@ -388,7 +389,7 @@ describe('a local replica', () => {
         await assert.rejects(write(host, 0, bytes(BLOCK, 3)), failed)
         await assert.rejects(read(host, 0, BLOCK), failed)
         await assert.rejects(host.replica.acceptEpoch(5 as Epoch, { rebuilding: false }), failed)
-        assert.throws(() => host.replica.clearIntents(RegionSet.full(host.replica.intents.size)), failed)
+        assert.throws(() => host.replica.clearIntents(fullSet(host.replica.intents.size)), failed)
         await host.replica.close()
         assert.equal((await host.open()).mayHaveLost, true)
         assert.ok(host.replica.intents.has(0 as RegionIndex))

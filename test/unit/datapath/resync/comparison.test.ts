@@ -12,6 +12,7 @@ import { type Extent, type WriteRequest, type ZeroRequest } from '../../../../da
 import { type ReplicaLink } from '../../../../datapath/mirror/replica-link.ts'
 import { digestsOf } from '../../../../datapath/replica-local/block-digests.ts'
 import { CopyEngine, type CopyHost } from '../../../../datapath/resync/copy-engine.ts'
+import { fullSet } from '../../../support/region-sets.ts'
 
 const REGIONS = 64
 const BLOCKS = REGION_BYTES / BLOCK_BYTES
@@ -215,7 +216,7 @@ describe('comparing before copying', () => {
     assert.ok(target.asked.length >= 8 && target.asked.length <= 32, `${target.asked.length} of ${REGIONS}`)
     target.asked.length = 0
     target.written.length = 0
-    plan.add(target.record.replica, RegionSet.full(REGIONS))
+    plan.add(target.record.replica, fullSet(REGIONS))
     await copyAll()
     assert.ok(target.asked.length >= REGIONS / 2, `${target.asked.length} of ${REGIONS}`)
     assert.ok(target.written.length <= (REGIONS / 2) * BLOCKS, `${target.written.length} blocks`)

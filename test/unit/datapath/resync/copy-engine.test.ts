@@ -5,6 +5,7 @@ import { type ByteLength, REGION_BYTES, type RegionIndex, type ReplicaId } from 
 import { type WriteRequest, type ZeroRequest } from '../../../../datapath/block-device.ts'
 import { type ReplicaLink } from '../../../../datapath/mirror/replica-link.ts'
 import { CopyEngine, type CopyHost } from '../../../../datapath/resync/copy-engine.ts'
+import { fullSet } from '../../../support/region-sets.ts'
 
 const MIB = 2 ** 20
 /** Regions of 512 MiB. */
@@ -93,7 +94,7 @@ describe('copying to replicas that are being rebuilt', () => {
   const add = (name: string): Target => {
     const target = new Target(name)
     targets.push(target)
-    plan.add(target.replica, RegionSet.full(REGIONS))
+    plan.add(target.replica, fullSet(REGIONS))
     return target
   }
 
