@@ -17,15 +17,12 @@ import { type VolumeState } from './volume-record.ts'
 export type MembershipOutcome =
   /** `behind`: in-sync replicas that did not store the new epoch, and must be asked again or taken out. */
   | { readonly kind: 'changed'; readonly behind: readonly ReplicaId[] }
-  /** This host is not the primary any more. */
+  /** This host is not the primary any more, or the volume was deleted. */
   | { readonly kind: 'replaced' }
-  /** The change would leave nobody in-sync, or applies no more. */
-  | { readonly kind: 'refused' }
   | { readonly kind: 'given-up'; readonly reason: string }
 
 /**
- * @param change the next record for the one that is; null when it does not apply, as when this host is not the primary at
- * the epoch any more
+ * @param change the next record for the one that is; null when this host is not the primary at the epoch any more
  * @param mayGiveUp asked between tries while nothing is open
  */
 export function* changeMembershipOf(
@@ -44,15 +41,9 @@ export function* changeMembershipOf(
     retryDelayMs,
   })
   if (outcome.kind === 'given-up') return outcome
-  if (outcome.kind === 'missing') return { kind: 'replaced' }
-  if (outcome.kind === 'refused') {
-    return { kind: isStillPrimary(keeper.state, host, from) ? 'refused' : 'replaced' }
-  }
+  if (outcome.kind !== 'changed') return { kind: 'replaced' }
   const answers = yield* raiseAll(inSyncReplicas(keeper.state), keeper.state, from)
   const behind: ReplicaId[] = []
   for (const [replica, answer] of answers) if (answer.kind !== 'ok') behind.push(replica)
   return { kind: 'changed', behind }
 }
-
-const isStillPrimary = (state: VolumeState, host: HostId, from: Epoch): boolean =>
-  state.primary === host && state.epoch === from

@@ -38,11 +38,11 @@ export function takeVolume(
   epoch: Epoch,
   accepted: ReadonlySet<ReplicaId>
 ): VolumeState | null {
-  if (state.reserved.epoch !== epoch || state.reserved.host !== host) return null
   const mirrors = state.mirrors.map(mirror =>
     mirror.map(replica => ({ ...replica, inSync: replica.inSync && accepted.has(replica.replica) }))
   )
-  if (mirrors.some(mirror => !mirror.some(replica => replica.inSync))) return null
+  const isOvertaken = state.reserved.epoch !== epoch || state.reserved.host !== host
+  if (isOvertaken || !mirrors.every(hasInSync)) return null
   return { ...state, epoch, primary: host, mirrors }
 }
 
@@ -50,7 +50,8 @@ export function takeVolume(
  * Changes which replicas are in-sync, under a new epoch. The epoch rises so that the survivors store a higher one
  * than whatever the others hold, and so that a contender's reservation from before is void.
  *
- * @returns null when the host is no longer primary at the epoch, or when no in-sync replica would be left
+ * @returns null when the host is no longer primary at the epoch
+ * @throws RangeError when no in-sync replica would be left: whoever takes one out has seen to it that another one stays
  */
 export function changeMembership(
   state: VolumeState,
@@ -63,7 +64,7 @@ export function changeMembership(
   const mirrors = state.mirrors.map(mirror =>
     mirror.map(replica => ({ ...replica, inSync: inSync(replica) }))
   )
-  if (mirrors.some(mirror => !mirror.some(replica => replica.inSync))) return null
+  if (!mirrors.every(hasInSync)) throw new RangeError('no replica would be left that is in-sync')
   const epoch = nextEpoch(state.reserved.epoch)
   return { ...state, epoch, reserved: { epoch, host, operation }, mirrors }
 }
@@ -95,12 +96,7 @@ export function replaceReplica(
   }
 }
 
-/**
- * Ends a host's right to write. The epoch stays: it is the one that the replicas have stored.
- *
- * @returns null when the host is no longer primary at the epoch
- */
-export function closeVolume(state: VolumeState, host: HostId, epoch: Epoch): VolumeState | null {
-  if (state.primary !== host || state.epoch !== epoch) return null
-  return { ...state, primary: null }
-}
+/** Ends the right to write of the host that has it. The epoch stays: it is the one that the replicas have stored. */
+export const closeVolume = (state: VolumeState): VolumeState => ({ ...state, primary: null })
+
+const hasInSync = (mirror: readonly ReplicaRecord[]): boolean => mirror.some(({ inSync }) => inSync)

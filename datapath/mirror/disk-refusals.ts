@@ -22,7 +22,6 @@ export class DiskRefusals {
   constructor(context: MirrorContext, reconciliation: Reconciliation) {
     this.#context = context
     this.#reconciliation = reconciliation
-    context.carrier.onRefusal = () => this.weigh()
   }
 
   /**
@@ -76,7 +75,6 @@ export class DiskRefusals {
    */
   ofSource(source: ReplicaLink, session: ReplicaSession, region: RegionIndex, error: unknown): void {
     const { links, state, troubles, plan, unreconciled } = this.#context
-    if (source.session !== session) return
     const others = [...links.values()].filter(other => other !== source)
     if (others.some(other => this.#canServeAlone(other))) {
       source.unreadable.add(region)

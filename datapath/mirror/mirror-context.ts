@@ -18,7 +18,7 @@ import { performStep, runSteps } from './procedure-runner.ts'
 import { type RecordStore } from './record-store.ts'
 import { type ReplicaLink } from './replica-link.ts'
 import { type ReplicaPeer } from './replica-peer.ts'
-import { RequestCarrier } from './request-carrier.ts'
+import { type CarrierOwner, RequestCarrier } from './request-carrier.ts'
 import { Signal } from './signal.ts'
 
 export interface MirrorOptions {
@@ -53,9 +53,9 @@ export class MirrorContext {
   unreconciled = new RegionSet(0)
   #keeper: RecordKeeper | null = null
 
-  constructor(options: MirrorOptions) {
+  constructor(options: MirrorOptions, owner: CarrierOwner) {
     this.options = options
-    this.carrier = new RequestCarrier(this)
+    this.carrier = new RequestCarrier(this, owner)
   }
 
   /** Forgets what belongs to an earlier opening; the guest's requests stay. */

@@ -3,9 +3,10 @@
  */
 import { hasCode, XosanError } from '../../core/errors.ts'
 import { type Effect, type MirrorRequest, type RequestShape } from '../../core/mirror/mirror-state.ts'
-import { type ByteLength, type ByteOffset, type RegionIndex, type ReplicaId } from '../../core/units.ts'
+import { type ByteLength, type ByteOffset, type RegionIndex } from '../../core/units.ts'
 import { type MirrorContext } from './mirror-context.ts'
 import { type ReplicaLink } from './replica-link.ts'
+import { type ReplicaSession } from './replica-peer.ts'
 
 /** What requests other than reads result in. */
 const NOTHING = new Uint8Array()
@@ -23,18 +24,24 @@ interface Carried {
   readonly reject: ((error: Error) => void) | null
 }
 
+/** What becomes of a request that waits for more than an answer. */
+export interface CarrierOwner {
+  /** A read waits for a region to be reconciled. */
+  hurry(region: RegionIndex): void
+  /** A replica has refused something, or another one has done what it refused. */
+  weighRefusals(): void
+}
+
 export class RequestCarrier {
   readonly #context: MirrorContext
+  readonly #owner: CarrierOwner
   readonly #carried = new Map<MirrorRequest, Carried>()
   #guestRequests = 0
   #draining = false
-  /** A read waits for a region to be reconciled. */
-  onReconcile: (region: RegionIndex) => void = () => undefined
-  /** A replica has refused something, or another one has done what it refused. */
-  onRefusal: () => void = () => undefined
 
-  constructor(context: MirrorContext) {
+  constructor(context: MirrorContext, owner: CarrierOwner) {
     this.#context = context
+    this.#owner = owner
   }
 
   /** True while the guest waits for an answer. */
@@ -113,10 +120,8 @@ export class RequestCarrier {
       for (const effect of effects) {
         switch (effect.do) {
           case 'send':
-            this.#send(effect.request, effect.replica)
-            break
           case 'read':
-            this.#read(effect.request, effect.replica)
+            this.#ask(effect)
             break
           case 'acknowledge':
             this.#answer(effect.request, null)
@@ -136,7 +141,7 @@ export class RequestCarrier {
             this.#carried.delete(effect.request)
             break
           case 'reconcile':
-            this.onReconcile(effect.region)
+            this.#owner.hurry(effect.region)
             break
         }
       }
@@ -150,68 +155,63 @@ export class RequestCarrier {
   }
 
   #answer(request: MirrorRequest, error: XosanError | null): void {
-    const carried = this.#carried.get(request)
-    if (carried === undefined) return
+    const carried = this.#carried.get(request)!
     if (request.shape.kind !== 'lock') this.#guestRequests--
     if (error === null) carried.resolve(carried.data ?? NOTHING)
     else carried.reject?.(error)
   }
 
-  #send(request: MirrorRequest, replica: ReplicaId): void {
+  /** Sends a request, or what has become of it, to a replica. */
+  #ask({ do: what, request, replica }: Effect & { do: 'send' | 'read' }): void {
     const link = this.#context.links.get(replica)
     const session = link?.session
-    const carried = this.#carried.get(request)
-    if (link === undefined || session == null || carried === undefined) return
-    const { kind, offset, length, durable, keepAllocated = false } = carried.shape
-    let done: Promise<void>
-    if (kind === 'flush') {
-      done = session.flush()
-    } else {
-      const range = { offset, durable, sequence: link.nextSequence() }
-      if (kind === 'write') done = session.write({ ...range, data: carried.data! })
-      else if (kind === 'zero') done = session.zero({ ...range, length, keepAllocated })
-      else done = session.trim({ ...range, length })
-    }
-    this.#follow(request, link, done)
+    // Without a session nobody is asked: with the next one the state says all of it again.
+    if (link === undefined || session == null) return
+    const carried = this.#carried.get(request)!
+    const done = what === 'read' ? this.#read(carried, session) : this.#send(carried, link, session)
+    done.then(
+      () => this.#answered(request, link, session, null),
+      (error: unknown) => this.#answered(request, link, session, error)
+    )
   }
 
-  #read(request: MirrorRequest, replica: ReplicaId): void {
-    const link = this.#context.links.get(replica)
-    const carried = this.#carried.get(request)
-    if (link?.session == null || carried?.data == null) return
+  #send({ shape, data }: Carried, link: ReplicaLink, session: ReplicaSession): Promise<void> {
+    const { kind, offset, length, durable, keepAllocated = false } = shape
+    if (kind === 'flush') return session.flush()
+    const range = { offset, durable, sequence: link.nextSequence() }
+    if (kind === 'write') return session.write({ ...range, data: data! })
+    if (kind === 'zero') return session.zero({ ...range, length, keepAllocated })
+    return session.trim({ ...range, length })
+  }
+
+  #read(carried: Carried, session: ReplicaSession): Promise<Uint8Array> {
     // One that was sent before and is tried again may have been given up: a call to a disk that hangs keeps its buffer,
     // and fills it when the client, or whoever has it next, believes in what it holds.
-    if (carried.sent) carried.data = Buffer.allocUnsafe(carried.data.length)
+    if (carried.sent) carried.data = Buffer.allocUnsafe(carried.data!.length)
     carried.sent = true
-    this.#follow(request, link, link.session.read(request.shape.offset, carried.data))
+    return session.read(carried.shape.offset, carried.data!)
   }
 
-  #follow(request: MirrorRequest, link: ReplicaLink, done: Promise<unknown>): void {
-    const { session } = link
+  /** @param error null when the replica has done it */
+  #answered(request: MirrorRequest, link: ReplicaLink, session: ReplicaSession, error: unknown): void {
+    // An answer of a session that is over says nothing any more: the request was sent again.
+    if (link.session !== session) return
     const { state, changed, options } = this.#context
-    done.then(
-      () => {
-        // An answer of a session that is over says nothing any more: the request was sent again.
-        if (link.session !== session) return
-        state.answered(request, link.record.replica, options.clock.now())
-        if (state.refusedCount > 0) this.onRefusal()
-        this.drain()
-        changed.notify()
-      },
-      (error: unknown) => {
-        if (session === null || link.session !== session) return
-        if (!isRefusal(error) || request.shape.kind === 'flush' || !this.#context.mustAcknowledge(link)) {
-          link.reject(session, error)
-          return
-        }
-        // Of the request alone: a replica that has failed as a whole ends its session.
-        link.refusal = error
-        state.refused(request, link.record.replica, options.clock.now())
-        this.onRefusal()
-        this.drain()
-        changed.notify()
-      }
-    )
+    const { replica } = link.record
+    if (error === null) {
+      state.answered(request, replica, options.clock.now())
+      if (state.refusedCount > 0) this.#owner.weighRefusals()
+    } else if (isRefusal(error) && request.shape.kind !== 'flush' && this.#context.mustAcknowledge(link)) {
+      // Of the request alone: a replica that has failed as a whole ends its session.
+      link.refusal = error
+      state.refused(request, replica, options.clock.now())
+      this.#owner.weighRefusals()
+    } else {
+      link.reject(session, error)
+      return
+    }
+    this.drain()
+    changed.notify()
   }
 }
 

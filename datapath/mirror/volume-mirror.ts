@@ -58,7 +58,13 @@ export class VolumeMirror implements LinkOwner, CopyHost {
   #closing: Promise<void> | null = null
 
   constructor(options: MirrorOptions) {
-    this.#context = new MirrorContext(options)
+    this.#context = new MirrorContext(options, {
+      hurry: region => {
+        this.#context.plan.hurry(region)
+        this.#engine?.kick()
+      },
+      weighRefusals: () => this.#refusals.weigh(),
+    })
     this.#reconciliation = new Reconciliation(this.#context)
     this.#refusals = new DiskRefusals(this.#context, this.#reconciliation)
     const isStopped = (): boolean => this.#opening.over
@@ -71,10 +77,6 @@ export class VolumeMirror implements LinkOwner, CopyHost {
       replaced: () => this.#replaced(),
       openAgain: () => this.#openAgain(),
     })
-    this.#context.carrier.onReconcile = region => {
-      this.#context.plan.hurry(region)
-      this.#engine?.kick()
-    }
   }
 
   // -- what others see ------------------------------------------------------------------------------------------
@@ -304,8 +306,9 @@ export class VolumeMirror implements LinkOwner, CopyHost {
       const { epoch } = keeper.state
       const outcome = await this.#context.run(
         changeRecord(keeper, {
-          decide: state => closeVolume(state, identity.host, epoch),
-          isDone: state => state.primary !== identity.host,
+          decide: closeVolume,
+          // At another epoch the right is not the one that this opening got.
+          isDone: state => state.primary !== identity.host || state.epoch !== epoch,
           mayGiveUp: () => false,
           retryDelayMs: timing.retryDelayMs,
         })

@@ -103,8 +103,8 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'a reservation that was overtaken is taken all the same',
     breaks: ['P3', 'P1', 'P4'],
     file: 'core/mirror/volume-change.ts',
-    find: 'if (state.reserved.epoch !== epoch || state.reserved.host !== host) return null',
-    replace: '',
+    find: 'if (isOvertaken || !mirrors.every(hasInSync)) return null',
+    replace: 'if (!mirrors.every(hasInSync)) return null',
   },
   {
     name: 'only the source is asked which regions may differ',
@@ -159,7 +159,7 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'a read is tried again with the buffer that a call which hangs has',
     breaks: ['P4'],
     file: 'datapath/mirror/request-carrier.ts',
-    find: 'if (carried.sent) carried.data = Buffer.allocUnsafe(carried.data.length)',
+    find: 'if (carried.sent) carried.data = Buffer.allocUnsafe(carried.data!.length)',
     replace: '',
   },
   {
@@ -208,8 +208,8 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'a discard is acknowledged and not sent',
     breaks: ['P1', 'P2', 'P4'],
     file: 'datapath/mirror/request-carrier.ts',
-    find: 'else done = session.trim({ ...range, length })',
-    replace: 'else done = Promise.resolve()',
+    find: 'return session.trim({ ...range, length })',
+    replace: 'return Promise.resolve()',
   },
   {
     name: 'a promise counts from when its renewal was answered',
@@ -442,8 +442,8 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'what a disk refuses counts as done',
     breaks: ['P1', 'P2', 'P9'],
     file: 'datapath/mirror/request-carrier.ts',
-    find: 'state.refused(request, link.record.replica, options.clock.now())',
-    replace: 'state.answered(request, link.record.replica, options.clock.now())',
+    find: 'state.refused(request, replica, options.clock.now())',
+    replace: 'state.answered(request, replica, options.clock.now())',
   },
   {
     name: 'what a disk has refused is not asked for again',
