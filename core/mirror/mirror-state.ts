@@ -430,12 +430,15 @@ export class MirrorState {
   }
 
   #isAnswered({ pending, shape }: MirrorRequest): boolean {
-    for (const replica of pending) {
-      if (ACKNOWLEDGEMENT[this.#link(replica).standing]['none yet'] === 'wait') return false
-    }
     if (this.#onlyDurable && !shape.durable) return false
     // Nobody to wait for means nobody has it: only while the volume is being opened again.
-    return this.#anyInSync()
+    let isThere = false
+    for (const { replica, standing } of this.#links.values()) {
+      if (ACKNOWLEDGEMENT[standing]['none yet'] === 'enough') continue
+      if (pending.has(replica)) return false
+      isThere = true
+    }
+    return isThere
   }
 
   /** A primary that was stopped may find answers that came long ago: by now another host may have the volume. */
@@ -454,7 +457,7 @@ export class MirrorState {
   }
 
   #finish(request: MirrorRequest): void {
-    if (!this.#running.delete(request.number)) return
+    this.#running.delete(request.number)
     this.#effects.push({ do: 'finished', request })
     if (request.shape.kind === 'flush') return
     this.#refusals.forget(request)
@@ -484,11 +487,6 @@ export class MirrorState {
     const held = this.#held
     this.#held = []
     for (const request of held) this.#start(request)
-  }
-
-  #anyInSync(): boolean {
-    for (const link of this.#links.values()) if (link.standing === 'in-sync') return true
-    return false
   }
 
   #link(replica: ReplicaId): Link {

@@ -53,15 +53,6 @@ describe('a lock on a primary', () => {
     primary.answer(change, 'a')
     assert.deepEqual(primary.effects(), ['acknowledge 1', 'finished 1', 'acknowledge 2'])
   })
-
-  it('ends once', () => {
-    const primary = new Primary('A')
-    const lock = primary.submit('lock', 0, REGION_BYTES)
-    primary.state.unlock(lock)
-    primary.effects()
-    primary.state.unlock(lock)
-    assert.deepEqual(primary.effects(), [])
-  })
 })
 
 describe('a primary that gets another set of replicas', () => {
