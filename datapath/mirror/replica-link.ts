@@ -65,6 +65,8 @@ export interface LinkOwner {
   changedWithin(ms: Millis): Promise<void>
 }
 
+const NOT_AWAY = Number.POSITIVE_INFINITY as Millis
+
 /** A refusal after so long counts as the first one, in milliseconds. */
 const REFUSALS_FORGOTTEN_MS = 60_000
 /** The longest pause before a replica whose disk refused is asked again, as a multiple of the usual one. */
@@ -86,8 +88,8 @@ export class ReplicaLink {
   #sequence = 0
   #confirmation: Confirmation | null = null
   #confirming = false
-  /** Since when the replica must acknowledge and there is no session; null while there is one. */
-  #awaySince: Millis | null = null
+  /** Since when the replica must acknowledge and there is no session; infinite while there is one. */
+  #awaySince = NOT_AWAY
   /** When the last request was sent that the replica has answered, but for heartbeats; at first, when this link was made. */
   #answeredSentAt: Millis
   #stopPulse: () => void
@@ -111,7 +113,7 @@ export class ReplicaLink {
   readonly unreadable = new Set<RegionIndex>()
   /** How often it was refused, of late, and when last. */
   #refusals = 0
-  #refusedAt = 0 as Millis
+  #refusedAt = Number.NEGATIVE_INFINITY as Millis
   #stopped = false
 
   constructor(record: ReplicaRecord, peer: ReplicaPeer, owner: LinkOwner) {
@@ -168,7 +170,7 @@ export class ReplicaLink {
 
   async #stayConnected(): Promise<void> {
     const owner = this.#owner
-    this.#awaySince ??= owner.clock.now()
+    if (this.#awaySince === NOT_AWAY) this.#awaySince = owner.clock.now()
     while (this.#isWanted()) {
       try {
         const session = await this.#connect(true)
@@ -187,7 +189,7 @@ export class ReplicaLink {
         } else {
           const { requestTimeMs, reconnectGraceMs } = owner.timing
           const patience = error instanceof Preparing ? requestTimeMs : reconnectGraceMs
-          if (error instanceof ReplicaLost || this.#awayFor() >= patience) {
+          if (error instanceof ReplicaLost || owner.clock.now() - this.#awaySince >= patience) {
             await this.#exclude(reasonOf(error))
           } else {
             await pause(owner.clock, owner.timing.retryDelayMs)
@@ -195,11 +197,6 @@ export class ReplicaLink {
         }
       }
     }
-  }
-
-  /** How long the replica has had no session although it must acknowledge, in milliseconds. */
-  #awayFor(): number {
-    return this.#awaySince === null ? 0 : this.#owner.clock.now() - this.#awaySince
   }
 
   /** Asked again after each wait, because the answer changes meanwhile. */
@@ -229,7 +226,6 @@ export class ReplicaLink {
       answer = await this.#confirm(address, epoch)
     }
     this.#check(answer)
-    if (answer.kind !== 'ok') throw new Error('it did not confirm')
     if (inSync) this.#requireUnbroken(answer)
     this.boot = answer.identity.boot
     this.lostAt = answer.lostAt
@@ -243,7 +239,7 @@ export class ReplicaLink {
     this.#sequence = 0
     if (this.intents === null || !inSync) this.intents = await peerCall(() => this.peer.intents(name))
     if (inSync && owner.reconciled) await this.tellReconciled()
-    this.#awaySince = null
+    this.#awaySince = NOT_AWAY
     this.#pulse()
     return session
   }
@@ -331,7 +327,8 @@ export class ReplicaLink {
     return answer
   }
 
-  #check(answer: AcceptAnswer | EpochAnswer): void {
+  /** @throws unless the replica did what it was asked */
+  #check(answer: AcceptAnswer | EpochAnswer): asserts answer is { kind: 'accepted' | 'ok' } & typeof answer {
     switch (answer.kind) {
       case 'accepted':
       case 'ok':
