@@ -326,9 +326,16 @@ export function obstacleToTake(state: VolumeState, answers: Answers): string | n
   return null
 }
 
-/** One that gave no reason was not asked: it is in-sync only since then. */
-const describe = (answer: AcceptAnswer | Silent | undefined): string =>
-  answer !== undefined && 'reason' in answer ? `${answer.kind}, ${answer.reason}` : 'not asked'
+/** Of one that is in-sync only since the others were asked. */
+const NOT_ASKED = { kind: 'not asked', reason: 'it was stale until now' }
+
+const describe = ({
+  kind,
+  reason = 'for no reason that it gave',
+}: {
+  readonly kind: string
+  readonly reason?: string
+} = NOT_ASKED): string => `${kind}, ${reason}`
 
 function acceptedIn(state: VolumeState, answers: Answers) {
   const accepted = new Map<ReplicaId, AcceptAnswer & { kind: 'accepted' }>()

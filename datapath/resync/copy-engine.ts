@@ -97,7 +97,6 @@ export class CopyEngine {
     try {
       const { region } = task
       const targets = await this.#copy(region)
-      if (this.#stopped) return
       this.#plan.done({ region, targets })
       this.#host.copied(region)
       if (this.#host.guestBusy) delay = GUEST_PAUSE_MS

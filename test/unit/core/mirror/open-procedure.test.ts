@@ -302,7 +302,7 @@ describe('whether the answers are enough to take a volume', () => {
   })
 
   it('one that was not asked counts as one that did not accept', () => {
-    assert.match(obstacle('AB', {})!, /host a: not asked; host b: not asked/)
+    assert.match(obstacle('AB', {})!, /host a: not asked, .*; host b: not asked, /)
   })
 
   it('a higher epoch anywhere means that somebody else is ahead', () => {
