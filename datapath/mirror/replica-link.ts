@@ -35,6 +35,8 @@ import { type ReplicaPeer, type ReplicaSession } from './replica-peer.ts'
 /** Why a session was ended from this side because nothing came back in time. */
 export const SILENCE = 'no answer in time'
 
+const STOPPED = 'the volume is not served here any more'
+
 /** What a link asks of the mirror that it belongs to. */
 export interface LinkOwner {
   readonly clock: Clock
@@ -231,7 +233,7 @@ export class ReplicaLink {
     this.lostAt = answer.lostAt
     const name = { address, epoch, session: owner.nextSession() }
     const session = await peerCall(() => this.peer.openSession(name))
-    if (this.#stopped) session.abort('the volume is not served here any more')
+    if (this.#stopped) session.abort(STOPPED)
     this.#session = session
     this.refused = false
     this.hasLost = false
@@ -239,6 +241,8 @@ export class ReplicaLink {
     this.#sequence = 0
     if (this.intents === null || !inSync) this.intents = await peerCall(() => this.peer.intents(name))
     if (inSync && owner.reconciled) await this.tellReconciled()
+    // What follows this opening has links of its own, and must not take this one's session for theirs.
+    if (this.#stopped) throw new Error(STOPPED)
     this.#awaySince = NOT_AWAY
     this.#pulse()
     return session

@@ -79,6 +79,16 @@ describe('a change on its primary', () => {
     assert.deepEqual(primary.effects(), [])
   })
 
+  it('is not refused by a replica that has done it, or that nobody asks any more', () => {
+    const primary = new Primary('AB')
+    const request = primary.write()
+    primary.answer(request, 'a')
+    primary.state.refused(request, replicaOn('a'), NOW)
+    primary.answer(request, 'b')
+    primary.state.refused(request, replicaOn('b'), NOW)
+    assert.equal(primary.state.refusedCount, 0)
+  })
+
   it('waits for an in-sync replica that is away, and is sent to it again when it is back', () => {
     const primary = new Primary('AB')
     const request = primary.write()

@@ -20,11 +20,15 @@ class Rig {
   readonly excludedAt: number[] = []
   readonly link: ReplicaLink
   connectedAt: number | null = null
+  aborted = false
   #wanted = true
   #accepted: Epoch = epoch(5)
 
-  /** @param accept what it answers to a request for the epoch */
-  constructor(accept: (now: number) => AcceptAnswer | Promise<never>) {
+  /**
+   * @param accept what it answers to a request for the epoch
+   * @param opened called when a session with it has been opened, before the link knows
+   */
+  constructor(accept: (now: number) => AcceptAnswer | Promise<never>, opened = (): void => undefined) {
     const { world } = this
     const identity = processOf(HOST_B)
     const peer: Partial<ReplicaPeer> = {
@@ -44,11 +48,11 @@ class Rig {
         return answer
       },
       intents: async () => Promise.resolve(new RegionSet(1)),
-      openSession: async () =>
-        Promise.resolve({
-          closed: new Promise(() => undefined),
-          abort: () => undefined,
-        } as unknown as ReplicaSession),
+      openSession: async () => {
+        opened()
+        const abort = (): void => void (this.aborted = true)
+        return Promise.resolve({ closed: new Promise(() => undefined), abort } as unknown as ReplicaSession)
+      },
     }
     const owner: Partial<LinkOwner> = {
       clock: { now: () => world.now as Millis, after: (ms, action) => world.after(ms, action) },
@@ -113,5 +117,15 @@ describe('a primary that has an in-sync replica store its epoch again', () => {
     )
     await rig.play()
     assert.ok(rig.excludedAt[0]! < 3000 + DEFAULT_TIMING.callTimeoutMs, `out at ${rig.excludedAt[0]}`)
+  })
+
+  it('ends the session, and is not connected, when its opening came to an end meanwhile', async () => {
+    const rig: Rig = new Rig(
+      () => accepted,
+      () => rig.link.stop('it is opened again')
+    )
+    await rig.world.runUntil(rig.link.run(), LIMIT_MS)
+    assert.equal(rig.connectedAt, null)
+    assert.equal(rig.aborted, true)
   })
 })
