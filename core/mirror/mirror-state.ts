@@ -136,6 +136,11 @@ export class MirrorState {
     return replica === undefined ? this.#refusals.all() : this.#refusals.of(replica)
   }
 
+  /** Whether a read was refused and nobody is asked for it now. */
+  isAside(request: MirrorRequest): boolean {
+    return this.#refusals.isAside(request)
+  }
+
   get serving(): boolean {
     return this.#serving
   }
@@ -150,14 +155,8 @@ export class MirrorState {
   /** Adds a replica, stale until the standings say otherwise; again when the volume was opened again. */
   addLink(replica: ReplicaId, local: boolean): void {
     const promiseUntil = (local ? Number.POSITIVE_INFINITY : -1) as Millis
-    this.#links.set(replica, {
-      replica,
-      local,
-      standing: 'stale',
-      mayBeRead: false,
-      connected: false,
-      promiseUntil,
-    })
+    const link = { standing: 'stale', mayBeRead: false, connected: false } as const
+    this.#links.set(replica, { replica, local, promiseUntil, ...link })
     // What it answered before the volume was opened again it may have lost with its host's power since.
     for (const request of this.#running.values()) {
       if (request.access === 'change' && !request.acknowledged) request.pending.add(replica)
@@ -349,9 +348,8 @@ export class MirrorState {
     }
   }
 
-  /** Ends a read that nobody can do: the client is told so. */
+  /** Ends a read that nobody can do, while it is put aside: the client is told so. */
   failRead(request: MirrorRequest): void {
-    if (!this.#refusals.isAside(request)) return
     this.#refusals.forget(request)
     this.#effects.push({ do: 'fail-read', request })
   }

@@ -6,8 +6,6 @@ export interface Refusal<Request> {
   readonly replica: ReplicaId
   /** When it first said so. */
   readonly since: Millis
-  /** The request is put aside: nobody is asked for it now. */
-  readonly isAside: boolean
 }
 
 interface Standing {
@@ -61,6 +59,7 @@ export class Refusals<Request> {
     this.#aside.add(request)
   }
 
+  /** Whether a request is put aside: nobody is asked for it now. */
   isAside(request: Request): boolean {
     return this.#aside.has(request)
   }
@@ -79,12 +78,7 @@ export class Refusals<Request> {
 
   all(): Refusal<Request>[] {
     return [...this.#refusals].flatMap(([request, replicas]) =>
-      [...replicas].map(([replica, { since }]) => ({
-        request,
-        replica,
-        since,
-        isAside: this.#aside.has(request),
-      }))
+      [...replicas].map(([replica, { since }]) => ({ request, replica, since }))
     )
   }
 }

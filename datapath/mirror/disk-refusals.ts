@@ -56,8 +56,8 @@ export class DiskRefusals {
     if (state.refusedCount === 0) return
     this.weigh()
     const latest = options.clock.now() - options.timing.requestTimeMs
-    for (const { request, replica, since, isAside } of state.refusals()) {
-      if (!isAside || since > latest || this.#isElsewhere(request, replica)) continue
+    for (const { request, replica, since } of state.refusals()) {
+      if (!state.isAside(request) || since > latest || this.#isElsewhere(request, replica)) continue
       if (this.#lastTries.get(request) !== since) {
         this.#lastTries.set(request, since)
         continue
