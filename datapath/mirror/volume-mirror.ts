@@ -156,9 +156,8 @@ export class VolumeMirror implements LinkOwner, CopyHost {
   }
 
   async #openRecord(deadline: Millis): Promise<OpenOutcome> {
-    const { identity, purpose, timing } = this.#context.options
+    const { identity, purpose, timing, resumed } = this.#context.options
     const cancelled = (): boolean => this.#closing !== null
-    const { resumed } = this.#context.options
     const resumes = resumed || this.#context.opened
     this.#context.inquiries.forgetAnswers()
     return this.#context.run(
@@ -300,17 +299,16 @@ export class VolumeMirror implements LinkOwner, CopyHost {
   }
 
   async #giveUpRight(): Promise<void> {
-    const { keeper, options } = this.#context
-    const { identity, timing } = options
+    const { keeper } = this.#context
     await this.#membership.undisturbed(async () => {
       const { epoch } = keeper.state
       const outcome = await this.#context.run(
         changeRecord(keeper, {
           decide: closeVolume,
           // At another epoch the right is not the one that this opening got.
-          isDone: state => state.primary !== identity.host || state.epoch !== epoch,
+          isDone: state => state.primary !== this.identity.host || state.epoch !== epoch,
           mayGiveUp: () => false,
-          retryDelayMs: timing.retryDelayMs,
+          retryDelayMs: this.timing.retryDelayMs,
         })
       )
       // Whoever opens a volume raises its epoch, and who closes it does not.

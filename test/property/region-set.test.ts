@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import fc from 'fast-check'
 import { RegionSet } from '../../core/mirror/region-set.ts'
 import { type RegionIndex } from '../../core/units.ts'
-import { bytesOf, fullSet } from '../support/region-sets.ts'
+import { bytesOf, fullSet, setOf } from '../support/region-sets.ts'
 
 const at = (region: number): RegionIndex => region as RegionIndex
 
@@ -42,12 +42,6 @@ const history = fc.integer({ min: 1, max: 200 }).chain(size => {
   )
   return fc.tuple(fc.constant(size), fc.array(step, { maxLength: 30 }))
 })
-
-function setOf(size: number, members: Iterable<number>): RegionSet {
-  const set = new RegionSet(size)
-  for (const one of members) set.add(at(one))
-  return set
-}
 
 /** A RegionSet and a Set after the same changes. */
 function replay([size, steps]: [number, Step[]]): { real: RegionSet; model: number[]; size: number } {

@@ -8,6 +8,13 @@ export function fullSet(size: number): RegionSet {
   return set
 }
 
+/** A set of some regions. @param size number of the volume's regions */
+export function setOf(size: number, members: Iterable<number>): RegionSet {
+  const set = new RegionSet(size)
+  for (const one of members) set.add(one as RegionIndex)
+  return set
+}
+
 /** A set as its bitmap travels and is stored: one bit per region, the least significant of a byte first. */
 export function bytesOf(set: RegionSet): Uint8Array {
   const bytes = new Uint8Array(Math.ceil(set.size / 8))

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict'
-import { RegionSet } from '../../../core/mirror/region-set.ts'
 import {
   REGION_BYTES,
   byteLength,
@@ -10,7 +9,7 @@ import {
   type ReplicaId,
 } from '../../../core/units.ts'
 import { LocalReplica } from '../../../datapath/replica-local/local-replica.ts'
-import { fullSet } from '../../support/region-sets.ts'
+import { fullSet, setOf } from '../../support/region-sets.ts'
 import { ReplicaHost } from '../../support/replica-on-simulated-disk.ts'
 import { systemError, type DiskCall } from '../../simulator/simulated-disk.ts'
 
@@ -205,9 +204,7 @@ describe('a local replica', () => {
       const host = await startedHost()
       await write(host, 0, bytes(BLOCK, 1), true)
       await write(host, REGION_BYTES, bytes(BLOCK, 1), true)
-      const cleared = new RegionSet(host.replica.intents.size)
-      cleared.add(0 as RegionIndex)
-      host.replica.clearIntents(cleared)
+      host.replica.clearIntents(setOf(host.replica.intents.size, [0]))
       assert.deepEqual([...host.replica.intents], [1])
       await host.replica.markClean()
       await host.replica.close()
