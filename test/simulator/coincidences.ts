@@ -319,7 +319,10 @@ export class Coincidences {
     const holder = others.find(({ id }) => holders.includes(id))
     if (holder === undefined) return
     world.log('FAULT', `${holder.name} goes and comes back to slow disks`)
-    await faults.kill(holder, random.between(600, 3_000))
+    const guest = volume.guests.findLast(({ process }) => process === target.primary.process)
+    const awayMs = random.between(600, 3_000)
+    if (random.chance(0.5)) world.after(awayMs * 0.9, () => guest?.scatter(4 + random.below(12)))
+    await faults.kill(holder, awayMs)
     if (random.chance(0.5)) void faults.doubt(target.primary, random.between(1_000, 5_000))
     const rests = random.chance(0.4)
     if (rests) volume.quietUntil = world.now + random.between(1_000, 5_000)
@@ -328,7 +331,13 @@ export class Coincidences {
     while (this.active && !isReached() && world.now < limit) await world.pause(1)
     if (!rests) {
       for (const host of hosts) void faults.slowDisk(host, random.between(5, 120), random.between(300, 3_000))
-      if (random.chance(0.5)) return
+      const how = random.fraction()
+      if (how < 0.3) {
+        // What it was sent meanwhile is being made durable, or is on its way.
+        await world.pause(random.between(5, 800))
+        await faults.kill(holder, random.between(20, 1_500))
+      }
+      if (how < 0.6) return
     }
     const isBack = (): boolean =>
       inSyncReplicas(this.#universe.stateOf(volume)).some(({ host }) => host === holder.id)

@@ -34,11 +34,16 @@ const NAMES: readonly DiskCall[] = ['open', 'list', 'makeDirectory', 'rename', '
 const CHOICES: readonly (readonly DiskCall[])[] = [READS, WRITES, NAMES, [...READS, ...NAMES]]
 const SUFFIXES = ['.raw', '.raw', '.map', '.live', 'replica', '']
 
+/** A read that was refused is given up with the second look after that, in milliseconds. */
+const LATE_MS = 2_000
+
 export class DiskFaults {
   readonly #universe: Universe
   readonly #faults: FaultSchedule
   readonly #random: SeededRandom
   readonly #defects = new Map<SimulatedHost, Set<Defect>>()
+  /** What was there until a moment ago: who met it last may say so now. */
+  readonly #mended = new Set<Defect>()
 
   constructor(universe: Universe, faults: FaultSchedule) {
     this.#universe = universe
@@ -62,6 +67,7 @@ export class DiskFaults {
 
   /** Every disk is well: space is freed, what failed is replaced. */
   heal(): void {
+    for (const defects of this.#defects.values()) for (const defect of defects) this.#isMended(defect)
     this.#defects.clear()
     for (const host of this.#universe.hosts) {
       host.disk.capacity = Infinity
@@ -71,13 +77,27 @@ export class DiskFaults {
     }
   }
 
+  #isMended(defect: Defect): void {
+    this.#mended.add(defect)
+    this.#universe.world.after(LATE_MS, () => this.#mended.delete(defect))
+  }
+
   /** Whether some disk cannot read a sector now: then a guest may be told so, if no other replica can. */
   cannotRead(volume: SimulatedVolume, first: number, end: number): boolean {
     const file = rawFileOf(volume)
     const [from, to] = [first * SECTOR_BYTES, end * SECTOR_BYTES]
-    return [...this.#defects.values()].some(defects =>
+    return [this.#mended, ...this.#defects.values()].some(defects =>
       [...defects].some(defect => meets(defect, 'read', file, { from, to }))
     )
+  }
+
+  /** A host's disk cannot read the places that guests of a volume like. */
+  async spoilPlaces(host: SimulatedHost, volume: SimulatedVolume, forMs: number): Promise<void> {
+    const defects = volume.hotSectors.map(sector => {
+      const range = { from: sector * SECTOR_BYTES, to: (sector + 24) * SECTOR_BYTES }
+      return { calls: new Set(READS), prefix: rawFileOf(volume), suffix: '', range, left: Infinity }
+    })
+    await Promise.all(defects.map(async defect => this.#withDefect(host, defect, forMs)))
   }
 
   // -- full ---------------------------------------------------------------------------------------------------------------
@@ -131,7 +151,7 @@ export class DiskFaults {
     defects.add(defect)
     host.disk.fault = (call, name, bytes) => this.#meet(defects, call, name, bytes)
     await world.pause(forMs)
-    defects.delete(defect)
+    if (defects.delete(defect)) this.#isMended(defect)
     if (defects.size > 0) return
     host.disk.fault = undefined
     host.disturbedAt = world.now

@@ -5,6 +5,7 @@ import { type DiskFaultKind, DiskFaults } from './disk-faults.ts'
 import { Oddities, type OddityKind } from './oddities.ts'
 import { type Fate } from './simulated-coordinator.ts'
 import { type SimulatedHost } from './simulated-host.ts'
+import { type SimulatedVolume } from './simulated-volume.ts'
 import { type Universe } from './universe.ts'
 import { type SeededRandom } from './world.ts'
 
@@ -29,6 +30,7 @@ type Kind =
   | 'contention'
   | 'return under load'
   | 'plot'
+  | 'record unreadable'
   | DiskFaultKind
   | OddityKind
 
@@ -181,7 +183,7 @@ export class FaultSchedule {
   }
 
   async #strike(kind: Kind): Promise<void> {
-    const { world, hosts, network, coincidences, plots } = this.#universe
+    const { world, hosts, volumes, network, coincidences, plots } = this.#universe
     const random = this.#random
     const host = random.pick(hosts)
     const other = random.pick(hosts.filter(candidate => candidate !== host))
@@ -246,13 +248,9 @@ export class FaultSchedule {
         return this.disks.strike(kind, host, durationMs)
       case 'a volume is removed':
       case 'processes are made up':
-        return this.#oddities.strike(kind, host, durationMs)
-      case 'record unreadable': {
-        const odd = this.#oddities.strike(kind, host, Math.min(durationMs, 6_000))
-        this.#disturbCoordinator()
-        await odd
-        this.#disturbCoordinator()
-      }
+        return this.#oddities.strike(kind, host)
+      case 'record unreadable':
+        return this.spoilRecord(random.pick(volumes), Math.min(durationMs, 6_000))
     }
   }
 
@@ -368,6 +366,15 @@ export class FaultSchedule {
       how.delete(name)
       this.#coordinatorDisturbedAt.set(name, world.now)
     }
+  }
+
+  /** Nobody can read the record of a volume. */
+  async spoilRecord(volume: SimulatedVolume, forMs: number): Promise<void> {
+    if (this.#over || this.#universe.pool !== null) return
+    const odd = this.#oddities.spoil(volume, forMs)
+    this.#disturbCoordinator()
+    await odd
+    this.#disturbCoordinator()
   }
 
   #disturbCoordinator(): void {

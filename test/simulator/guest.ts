@@ -48,6 +48,12 @@ const REUSED = 0xee
 /** How often a guest asks for nothing, which is done at once or in its turn. */
 const NOTHING_CHANCE = 0.002
 
+/** How often an answer is held up on its way to the guest, and for how long at most, in milliseconds. */
+const HELD_UP_CHANCE = 0.01
+const HELD_UP_MS = 300
+/** How often one that may not leave is looked at again, in milliseconds. */
+const LOOK_MS = 50
+
 /** Those who only read are there to see what is wrong, not to be many; in milliseconds. */
 const READER_PAUSE_MS = 25
 
@@ -259,6 +265,22 @@ export class Guest {
     }
   }
 
+  /**
+   * Between an answer and the socket lie microseconds, in which a process can be stopped for long. Whoever has it asks once
+   * more then whether it may be told, and for as long as it may not. To all checkers it was given when the mirror gave it.
+   */
+  async #onItsWay(): Promise<void> {
+    const { random, process, device, answered } = this.#options
+    if (!random.chance(HELD_UP_CHANCE)) return
+    const pause = async (ms: number): Promise<void> =>
+      new Promise(resolve => process.clock.after(ms as Millis, resolve))
+    await pause(random.between(0, HELD_UP_MS))
+    while (!this.#abandoned && !device.mayAnswer()) await pause(LOOK_MS)
+    // Deactivated, or gone: its connection is over.
+    if (device.current === null || this.#abandoned) return new Promise<never>(() => undefined)
+    answered(null)
+  }
+
   async #read(first: number, count: number): Promise<void> {
     const { world, history, durability, problem, cannotRead, log } = this.#options
     const device = this.#connection
@@ -293,6 +315,7 @@ export class Guest {
       if (wrong !== null) problem(wrong)
       durability.read(entry)
     }
+    await this.#onItsWay()
     if (world.now - invokedAt > SENT_AGAIN_MS) this.#reused.push({ bytes: seen.fill(REUSED), first })
   }
 
@@ -356,6 +379,7 @@ export class Guest {
     const wrong = history.acknowledged(entry, world.now)
     if (wrong !== null) problem(wrong)
     durability.acknowledged(entry)
+    await this.#onItsWay()
   }
 
   async #flush(): Promise<void> {

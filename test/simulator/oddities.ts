@@ -4,10 +4,11 @@ import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
 import { type Incarnation } from '../../core/units.ts'
 import { passingVolume } from './passing-volumes.ts'
 import { type SimulatedHost } from './simulated-host.ts'
+import { type SimulatedVolume } from './simulated-volume.ts'
 import { type Universe } from './universe.ts'
 import { type SeededRandom } from './world.ts'
 
-export type OddityKind = 'a volume is removed' | 'processes are made up' | 'record unreadable'
+export type OddityKind = 'a volume is removed' | 'processes are made up'
 
 /** More than a process remembers of its peers. */
 const MADE_UP = 1_200
@@ -28,7 +29,7 @@ export class Oddities {
     return this.#unreadable.size > 0
   }
 
-  async strike(kind: OddityKind, host: SimulatedHost, durationMs: number): Promise<void> {
+  async strike(kind: OddityKind, host: SimulatedHost): Promise<void> {
     switch (kind) {
       case 'a volume is removed':
         // In a pool, xosand removes volumes.
@@ -36,8 +37,6 @@ export class Oddities {
         return
       case 'processes are made up':
         return this.#makeUp(host)
-      case 'record unreadable':
-        return this.#spoil(durationMs)
     }
   }
 
@@ -66,11 +65,10 @@ export class Oddities {
   }
 
   /** Something that is no record takes the place of one, and the record is put back after a while. */
-  async #spoil(durationMs: number): Promise<void> {
-    const { coordinator, volumes, sr, world, pool } = this.#universe
-    const volume = this.#random.pick(volumes)
+  async spoil(volume: SimulatedVolume, durationMs: number): Promise<void> {
+    const { coordinator, sr, world } = this.#universe
     const record = volumeStateKey(sr, volume.key)
-    if (pool !== null || this.#unreadable.has(record)) return
+    if (this.#unreadable.has(record)) return
     this.#universe.stateOf(volume)
     this.#unreadable.set(record, coordinator.read(record).entry!.value)
     coordinator.transact('a stranger', [], [{ key: record, value: '{"version":2}' }])

@@ -24,6 +24,7 @@ const NAMES = [
   'a sync is forgotten',
   'it is in doubt who is back',
   'all others are started anew',
+  'a source cannot read what another lacks',
 ] as const
 export type PlotName = (typeof NAMES)[number]
 
@@ -57,12 +58,13 @@ export class Plots {
         return this.#doubtReturn(stage)
       case 'all others are started anew':
         return this.#startOthersAnew(stage)
+      case 'a source cannot read what another lacks':
+        return this.#spoilSource(stage)
     }
   }
 
-  #stage(): Stage | null {
-    const { volumes, hosts } = this.#universe
-    const volume = this.#random.pick(volumes)
+  #stage(volume = this.#random.pick(this.#universe.volumes)): Stage | null {
+    const { hosts } = this.#universe
     const state = this.#universe.stateOf(volume)
     const primary = hosts.find(({ id }) => id === state.primary)
     if (primary?.running !== true) return null
@@ -171,15 +173,73 @@ export class Plots {
 
   /**
    * All replicas are on other hosts, which lose power together, so that the primary opens the volume again like after a
-   * crash. Before it reaches the coordinator for that, one of them has taken it.
+   * crash. A flush was under way, or the primary was stopped and finds answers that it may not tell any more. Before it
+   * reaches the coordinator for the opening, or while it does not learn what it did there, one of the others takes the volume.
    */
-  async #startOthersAnew({ volume, primary, holders }: Stage): Promise<void> {
+  async #startOthersAnew(first: Stage): Promise<void> {
     const { faults, world } = this.#universe
     const random = this.#random
-    void faults.withoutCoordinator([primary], random.between(4_000, 12_000))
+    const stage = await this.#moveOut(first)
+    if (stage === null) return
+    const { volume, primary, holders, guest } = stage
+    const how = random.fraction()
+    const troubleMs = random.between(4_000, 12_000)
+    if (how < 0.4) void faults.withoutCoordinator([primary], troubleMs)
+    else if (how < 0.7) void faults.doubt(primary, troubleMs)
+    else if (how < 0.9) {
+      faults.count('record unreadable')
+      void faults.spoilRecord(volume, random.between(500, 6_000))
+    }
+    if (random.chance(0.5)) {
+      guest?.scatter(2 + random.below(4))
+      await world.pause(random.between(2, 30))
+      guest?.flushNow()
+      await world.pause(random.between(0.2, 1.2))
+    }
+    if (random.chance(0.4)) {
+      guest?.scatter(2 + random.below(4))
+      await world.pause(random.between(0.2, 0.8))
+      void faults.stop(primary, random.between(3_300, 5_500))
+      await world.pause(random.between(2, 40))
+    }
     await faults.cutPower(holders, random.between(100, 800))
     await world.pause(random.between(0, 500))
-    await this.#takeElsewhere(volume, holders[0]!, 6, 1_500)
+    if (random.chance(0.6)) await this.#takeElsewhere(volume, holders[0]!, 6, 1_500)
+  }
+
+  /** Has a volume served by a host that has no replica of it, if there is one. */
+  async #moveOut(stage: Stage): Promise<Stage | null> {
+    const { administrator, hosts } = this.#universe
+    const { volume, primary } = stage
+    const holders = replicasOf(this.#universe.stateOf(volume)).map(({ host }) => host)
+    const outsider = hosts.find(({ id, running }) => running && !holders.includes(id))
+    if (outsider === undefined || !holders.includes(primary.id)) return stage
+    await administrator.close(volume, primary)
+    await administrator.take(volume, outsider)
+    return this.#isActive() ? this.#stage(volume) : null
+  }
+
+  /**
+   * All replicas but one go, miss something, and come back to a source that cannot read it. Nobody has it then whom one
+   * could wait for, and after its time a read of it ends with an error.
+   */
+  async #spoilSource({ volume, primary, holders, guest }: Stage): Promise<void> {
+    const { faults, world } = this.#universe
+    const random = this.#random
+    const counted = (): string[] =>
+      replicasOf(this.#universe.stateOf(volume)).flatMap(({ host, inSync }) => (inSync ? [host] : []))
+    const [source, ...others] = counted().includes(primary.id) ? [primary, ...holders] : holders
+    if (guest === undefined || source === undefined || others.length === 0) return
+    const until = world.now + random.between(19_000, 24_000)
+    for (const other of others) void faults.kill(other, random.between(1_500, 3_000))
+    const limit = world.now + 5_000
+    while (this.#isActive() && counted().length > 1 && world.now < limit) await world.pause(5)
+    await world.pause(random.between(100, 800))
+    if (!this.#isActive() || counted().length > 1) return
+    // What it wrote would have mended what is spoiled now.
+    guest.onlyRead(until)
+    await world.pause(random.between(20, 200))
+    await faults.disks.spoilPlaces(source, volume, until - world.now)
   }
 
   async #takeElsewhere(

@@ -1,5 +1,6 @@
 /** What many universes amount to. */
 import { type CoverageReport } from './coverage.ts'
+import { NEVER_SEEN, type NeverSeen } from './never-reached.ts'
 import { POSSIBLE } from './transitions.ts'
 import { type UniverseReport } from './universe.ts'
 
@@ -16,8 +17,12 @@ export interface Summary {
   /** Kind -> how often. */
   readonly faults: Readonly<Record<string, number>>
   readonly transitions: Readonly<Record<string, number>>
-  /** Steps of the protocol that are possible and were not seen. */
+  /** Steps of the protocol that are possible, were not seen and have no reason. */
   readonly transitionsNeverSeen: readonly string[]
+  /** Those that were not seen, with the reason why. */
+  readonly transitionsExplained: readonly NeverSeen[]
+  /** Reasons for steps that were seen, or that nobody takes for possible. */
+  readonly transitionsOutdated: readonly NeverSeen[]
   /** Steps that were seen, though nobody thought of them. */
   readonly transitionsUnforeseen: readonly string[]
   /** How many of the universes were watched for the passages that they reached. */
@@ -34,6 +39,7 @@ export function summarise(
     reports.map(pick).sort((a, b) => a - b)[Math.floor(reports.length / 2)] ?? 0
   const failedSeeds = reports.filter(({ problems }) => problems.length > 0).map(({ seed }) => seed)
   const transitions = total(reports.map(report => report.transitions))
+  const notSeen = POSSIBLE.filter(name => transitions[name] === undefined)
   return {
     universes: reports.length,
     failed: failedSeeds.length,
@@ -50,7 +56,9 @@ export function summarise(
     },
     faults: total(reports.map(report => report.faults)),
     transitions,
-    transitionsNeverSeen: POSSIBLE.filter(name => transitions[name] === undefined),
+    transitionsNeverSeen: notSeen.filter(name => !NEVER_SEEN.some(({ step }) => step === name)),
+    transitionsExplained: NEVER_SEEN.filter(({ step }) => notSeen.includes(step)),
+    transitionsOutdated: NEVER_SEEN.filter(({ step }) => !notSeen.includes(step)),
     transitionsUnforeseen: Object.keys(transitions).filter(name => !POSSIBLE.includes(name)),
     covered: coverage.covered,
     coverage: coverage.report,
@@ -77,9 +85,33 @@ export function printSummary(summary: Summary): void {
   printCounts('steps of the protocol', summary.transitions)
   printList('steps that are possible and were never seen', summary.transitionsNeverSeen)
   printList('steps that were seen and nobody has foreseen', summary.transitionsUnforeseen)
+  printList(
+    'steps that were never seen, and why',
+    summary.transitionsExplained.map(({ step, reason }) => `${step}\n      ${reason}`)
+  )
+  printList(
+    'outdated reasons for steps: seen, or not possible any more',
+    summary.transitionsOutdated.map(({ step }) => step)
+  )
   if (summary.coverage !== null) printCoverage(summary.coverage, summary.covered)
+  console.log(verdictOnReach(summary))
   console.log(failedSeeds.length === 0 ? 'no promise was broken' : `BROKEN in ${failedSeeds.length} seeds:`)
   for (const seed of failedSeeds) console.log(`  npm run sim -- --seed ${seed}`)
+}
+
+/** In one line, whether everything was reached. */
+function verdictOnReach(summary: Summary): string {
+  const { coverage, covered, transitionsNeverSeen, transitionsExplained, transitionsOutdated } = summary
+  const { neverReached = [], explained = [], outdated = [] } = coverage ?? {}
+  const reasons = `${explained.length + transitionsExplained.length} were not, each for its reason`
+  const wrong = [
+    [neverReached.length, 'passages were never reached and have no reason'],
+    [transitionsNeverSeen.length, 'steps were never seen and have no reason'],
+    [outdated.length + transitionsOutdated.length, 'reasons are outdated'],
+  ].flatMap(([count, what]) => (count === 0 ? [] : [`${count} ${what}`]))
+  if (wrong.length > 0)
+    return `NOT ALL OF THE PROTOCOL WAS REACHED by ${covered} covered universes: ${wrong.join(', ')}`
+  return `all of the protocol was reached by ${covered} covered universes; ${reasons}`
 }
 
 function printCoverage(

@@ -10,7 +10,16 @@ const pairs = (kind: string, list: readonly string[]): string[] => list.map(name
 const DISK_ANSWERS = ['gone', 'failed', 'REPLICA_BUSY', 'PEER_UNREACHABLE']
 const SESSION_ERRORS = ['EPOCH_STALE', 'SESSION_STALE', 'REPLICA_GONE', 'REPLICA_BUSY', 'PEER_UNREACHABLE']
 
-/** Every step that the code can take, as far as its authors know. */
+/**
+ * Messages about a session that is open. Whether it is, and whether its replica answers, is asked in one place for all of
+ * them, so what they may end with instead of an answer is counted for all together.
+ */
+const OF_SESSION = new Set(['intents', 'digests', 'clear', 'finish'])
+
+/**
+ * Every step that the code can take, as far as its authors know. Phases and standings are looked at when somebody is told
+ * that something has changed: of two changes in one turn only the last one is seen.
+ */
 export const POSSIBLE: readonly string[] = [
   ...pairs('phase', [
     'opening > serving',
@@ -18,7 +27,10 @@ export const POSSIBLE: readonly string[] = [
     'opening > closing',
     'opening > closed',
     'opening > replaced',
+    // Told to end before it was seen to open.
+    'closed > closing',
     'serving > holding',
+    'serving > opening',
     'serving > closing',
     'serving > replaced',
     'holding > serving',
@@ -26,23 +38,39 @@ export const POSSIBLE: readonly string[] = [
     'holding > closing',
     'holding > replaced',
     'closing > closed',
+    // While it closes, all its replicas lose power, or another host takes the volume; then it goes on closing.
+    'closing > opening',
+    'closing > replaced',
+    'replaced > closing',
     'replaced > closed',
   ]),
   ...pairs('replica', [
     'in-sync > stale',
+    'in-sync > rebuilding',
     'stale > rebuilding',
+    'stale > in-sync',
     'rebuilding > in-sync',
     'rebuilding > stale',
     'stale > replaced',
   ]),
-  ...pairs('accept', ['accepted', 'promised', 'preparing', 'higher-epoch', ...DISK_ANSWERS]),
+  // Who is busy says that it is preparing.
+  ...pairs('accept', [
+    'accepted',
+    'promised',
+    'preparing',
+    'higher-epoch',
+    'gone',
+    'failed',
+    'PEER_UNREACHABLE',
+  ]),
   ...pairs('confirm', ['ok', 'refused', ...DISK_ANSWERS]),
   ...pairs('raise', ['ok', 'refused', ...DISK_ANSWERS]),
   ...pairs('session', ['ok', ...SESSION_ERRORS, 'DISK_FAILED']),
-  ...pairs('intents', ['ok', ...SESSION_ERRORS]),
-  ...pairs('digests', ['ok', ...SESSION_ERRORS]),
-  ...pairs('clear', ['ok', ...SESSION_ERRORS]),
-  ...pairs('finish', ['ok', ...SESSION_ERRORS]),
+  ...pairs('intents', ['ok']),
+  ...pairs('digests', ['ok']),
+  ...pairs('clear', ['ok']),
+  ...pairs('finish', ['ok']),
+  ...pairs('about a session', [...SESSION_ERRORS, 'DISK_FAILED']),
   ...pairs('create', ['ok', 'REPLICA_PRESENT', 'REPLICA_BUSY', 'PEER_UNREACHABLE']),
   ...pairs('activate', [
     'ok',
@@ -50,6 +78,8 @@ export const POSSIBLE: readonly string[] = [
     'NO_REPLICA_REACHABLE',
     'DEADLINE_EXCEEDED',
     'COORDINATOR_UNAVAILABLE',
+    'RECORD_INVALID',
+    'no answer',
   ]),
 ]
 
@@ -59,7 +89,7 @@ export class Transitions {
   readonly #followed = new WeakSet<VolumeMirror>()
 
   saw(kind: string, step: string): void {
-    const name = `${kind}: ${step}`
+    const name = `${OF_SESSION.has(kind) && step !== 'ok' ? 'about a session' : kind}: ${step}`
     this.counts[name] = (this.counts[name] ?? 0) + 1
   }
 

@@ -119,6 +119,13 @@ describe('a primary that has an in-sync replica store its epoch again', () => {
     assert.ok(rig.excludedAt[0]! < 3000 + DEFAULT_TIMING.callTimeoutMs, `out at ${rig.excludedAt[0]}`)
   })
 
+  it('takes it out soon when it owes a promise all the same, of which the request has freed it', async () => {
+    const rest = { holder: HOST_A, epoch: epoch(5), remainingMs: 4000 as Millis }
+    const rig = new Rig(() => ({ kind: 'promised', identity: processOf(HOST_B), ...rest }))
+    await rig.play()
+    assert.ok(rig.excludedAt[0]! < 2 * DEFAULT_TIMING.callTimeoutMs, `out at ${rig.excludedAt[0]}`)
+  })
+
   it('ends the session, and is not connected, when its opening came to an end meanwhile', async () => {
     const rig: Rig = new Rig(
       () => accepted,
