@@ -76,7 +76,7 @@ export class LocalReplica implements BlockDevice {
     this.#boot = boot
     this.#file = file
     const { lostAt, clean, boot: lastBoot, acceptedEpoch } = file.metadata
-    this.#lostAt = !clean && lastBoot !== boot ? acceptedEpoch : (lostAt ?? knownLostAt)
+    this.#lostAt = !clean && lastBoot !== boot ? acceptedEpoch : laterOf(lostAt, knownLostAt)
     this.#lostWithBoot = lastBoot !== boot && knownLostAt === null
   }
 
@@ -474,6 +474,10 @@ export class LocalReplica implements BlockDevice {
     await Promise.all([this.#layer.close(), this.#file.close()])
   }
 }
+
+/** Of two losses the one that cost more: what was written under lower epochs than its own may be gone. */
+const laterOf = (one: Epoch | null, other: Epoch | null): Epoch | null =>
+  one === null || (other !== null && other > one) ? other : one
 
 /** For `catch`: turns what a disk throws into an error of ours; ours pass through. */
 function asXosanError(disk: Disk, path: string): (error: unknown) => Promise<never> {

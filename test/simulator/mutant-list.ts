@@ -336,8 +336,8 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'a replica does not notice that its host lost power',
     breaks: ['P1', 'P2', 'P4'],
     file: 'datapath/replica-local/local-replica.ts',
-    find: 'this.#lostAt = !clean && lastBoot !== boot ? acceptedEpoch : (lostAt ?? knownLostAt)',
-    replace: "this.#lostAt = !clean && lastBoot === 'another' ? acceptedEpoch : (lostAt ?? knownLostAt)",
+    find: 'this.#lostAt = !clean && lastBoot !== boot ? acceptedEpoch : laterOf(lostAt, knownLostAt)',
+    replace: "this.#lostAt = !clean && lastBoot === 'another' ? acceptedEpoch : laterOf(lostAt, knownLostAt)",
   },
   {
     name: 'a message meets a later session of the same number',

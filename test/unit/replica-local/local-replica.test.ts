@@ -326,6 +326,26 @@ describe('a local replica', () => {
       await known.close()
     })
 
+    it('has lost at the later of two epochs: the one that its files tell and the one that the disk refused to note', async () => {
+      const host = await startedHost()
+      await host.replica.acceptEpoch(2 as Epoch, { rebuilding: false })
+      await write(host, 0, bytes(BLOCK, 1))
+      failCalls(host, 'sync', '.raw', 'EIO', 1)
+      await assert.rejects(host.replica.flush(), { code: 'DISK_FAILED' })
+      await host.replica.close()
+      await host.open()
+      assert.equal(host.replica.lostAt, 2)
+      await host.replica.close()
+      for (const [known, lostAt] of [
+        [5, 5],
+        [1, 2],
+      ] as const) {
+        const again = await LocalReplica.open(host.mount, host.spec.volume, host.boot, known as Epoch)
+        assert.equal(again.lostAt, lostAt)
+        await again.close()
+      }
+    })
+
     it('may have lost a write that came after the clean mark', async () => {
       const host = await startedHost()
       await host.replica.markClean()
