@@ -58,8 +58,10 @@ export class Membership {
    */
   async exclude(link: ReplicaLink, reason: string): Promise<void> {
     const { links, plan, state } = this.#context
+    const { replica } = link.record
     await this.#turn.run(async () => {
-      if (this.#owner.stopped || !this.#context.mustAcknowledge(link)) return
+      // While it waited for its turn the volume may have been opened anew, with another link to the same replica.
+      if (this.#owner.stopped || links.get(replica) !== link || !this.#context.mustAcknowledge(link)) return
       const others = [...links.values()].filter(other => other !== link && this.#context.mayBeRead(other))
       const whole = others.filter(other => this.#reconciliation.isWhole(other) && !other.hasLost)
       if (!whole.some(({ session }) => session !== null)) {
@@ -67,7 +69,6 @@ export class Membership {
         if (link.hasLost && whole.length === 0) this.#owner.openAgain()
         return
       }
-      const { replica } = link.record
       state.acknowledgeOnlyDurable(true)
       try {
         if (!(await this.#flushOneOf(whole)) || !this.#context.mustAcknowledge(link)) return
@@ -103,18 +104,20 @@ export class Membership {
     const { random, identity, sr, volume } = options
     const { layers, size } = keeper.state
     const wanted = random.uuid() as ReplicaId
+    const lost = link.record.replica
+    // Since the replica was asked the volume may have been opened anew, with another link to it, which asks for itself.
+    const isCurrent = (): boolean => links.get(lost) === link
     const address = { sr, volume, replica: wanted, layers, size }
-    const { store, replica } = await link.peer.create(address, false, link.record.replica)
+    const { store, replica } = await link.peer.create(address, false, lost)
     await this.#turn.run(async () => {
-      if (this.#owner.stopped || this.#context.mustAcknowledge(link)) return
+      if (this.#owner.stopped || !isCurrent() || this.#context.mustAcknowledge(link)) return
       this.#context.logOf('replica replaced', link, reason)
-      const lost = link.record.replica
       const done = await this.#changeRecord(
         (record, from) =>
           replaceReplica(record, identity.host, from, random.uuid(), lost, { replica, store }),
         never
       )
-      if (!done) return
+      if (!done || !isCurrent()) return
       link.stop('it was replaced')
       links.delete(lost)
       state.removeLink(lost)

@@ -400,7 +400,7 @@ export class ReplicaLink {
       const address = owner.address(this.record)
       const answer = await this.#accept(address, owner.epoch(), false)
       if (answer.kind === 'gone') {
-        await owner.replace(this, answer.reason)
+        if (!this.#stopped) await owner.replace(this, answer.reason)
       } else {
         this.#check(answer)
         await this.#connect(false)

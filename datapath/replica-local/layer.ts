@@ -151,15 +151,18 @@ export class Layer {
     }
   }
 
-  /** Frees whole blocks of a range; in blocks at its edges that are present, its part becomes zeros. */
-  async discard(offset: ByteOffset, length: number): Promise<void> {
+  /**
+   * Frees whole blocks of a range; in blocks at its edges that are present, its part becomes zeros.
+   * @param absentToo also blocks that are not present, because the disk may not have what freed them
+   */
+  async discard(offset: ByteOffset, length: number, absentToo: boolean): Promise<void> {
     const end = offset + length
     const wholeFrom = Math.ceil(offset / BLOCK_BYTES) * BLOCK_BYTES
     const wholeTo = Math.floor(end / BLOCK_BYTES) * BLOCK_BYTES
     if (wholeFrom > wholeTo) return this.#zeroEdge(offset, length)
     if (offset < wholeFrom) await this.#zeroEdge(offset, wholeFrom - offset)
     await this.#eachPage(wholeFrom, wholeTo - wholeFrom, (page, first, last) =>
-      this.#discardInPage(page, first, last)
+      this.#discardInPage(page, first, last, absentToo)
     )
     if (wholeTo < end) await this.#zeroEdge(byteOffset(wholeTo), end - wholeTo)
   }
@@ -279,8 +282,8 @@ export class Layer {
   }
 
   /** Blocks of one page. Regions without a present block do not change, and get no intent. */
-  async #discardInPage(page: MapPage, first: number, end: number): Promise<void> {
-    const runs = [...presentRuns(page, first, end)]
+  async #discardInPage(page: MapPage, first: number, end: number, absentToo: boolean): Promise<void> {
+    const runs = absentToo ? [[first, end] as const] : [...presentRuns(page, first, end)]
     if (runs.length === 0) return
     const changes = runs.map(([from, to]) => {
       const offset = blockOffset(page, from)

@@ -20,6 +20,7 @@ import {
   type WriteRequest,
   type ZeroRequest,
 } from '../block-device.ts'
+import { asXosanError, toXosanError } from './disk-errors.ts'
 import { openLayerFiles } from './layer-files.ts'
 import { Layer, type LayerOwner } from './layer.ts'
 import {
@@ -305,12 +306,16 @@ export class LocalReplica implements BlockDevice {
 
   async zero({ offset, length, durable, keepAllocated }: ZeroRequest): Promise<void> {
     await this.#change(offset, length, durable, () =>
-      keepAllocated ? this.#layer.writeZeros(offset, length) : this.#layer.discard(offset, length)
+      keepAllocated
+        ? this.#layer.writeZeros(offset, length)
+        : this.#layer.discard(offset, length, !this.flushCoversReads)
     )
   }
 
   async trim({ offset, length, durable }: TrimRequest): Promise<void> {
-    await this.#change(offset, length, durable, () => this.#layer.discard(offset, length))
+    await this.#change(offset, length, durable, () =>
+      this.#layer.discard(offset, length, !this.flushCoversReads)
+    )
   }
 
   async flush(): Promise<void> {
@@ -478,23 +483,3 @@ export class LocalReplica implements BlockDevice {
 /** Of two losses the one that cost more: what was written under lower epochs than its own may be gone. */
 const laterOf = (one: Epoch | null, other: Epoch | null): Epoch | null =>
   one === null || (other !== null && other > one) ? other : one
-
-/** For `catch`: turns what a disk throws into an error of ours; ours pass through. */
-function asXosanError(disk: Disk, path: string): (error: unknown) => Promise<never> {
-  return async error => {
-    throw await toXosanError(disk, path, error)
-  }
-}
-
-async function toXosanError(disk: Disk, path: string, error: unknown): Promise<XosanError> {
-  if (error instanceof XosanError) return error
-  const { code } = error as NodeJS.ErrnoException
-  if (code === 'ENOSPC' || code === 'EDQUOT') {
-    const free = await disk.space().then(
-      space => space.free,
-      () => 0
-    )
-    return new XosanError('NO_SPACE', { needed: 'more', free }, { cause: error })
-  }
-  return new XosanError('DISK_FAILED', { path, reason: reasonOf(error) }, { cause: error })
-}

@@ -41,13 +41,13 @@ export function decodeMapHeader(page: Buffer, path: string): MapHeader {
   if (match === null)
     throw new XosanError('REPLICA_CORRUPT', { path, reason: 'its header is not one of a map' })
   const [, version, sum, json = ''] = match
-  if (version !== String(FORMAT_VERSION)) {
+  if (Number(version) > FORMAT_VERSION) {
     throw new XosanError('UNSUPPORTED', {
       what: `version ${String(version)} of map file ${path}`,
       reason: `this XOSAN reads version ${FORMAT_VERSION}`,
     })
   }
-  if (sum !== checksum(json)) {
+  if (Number(version) !== FORMAT_VERSION || sum !== checksum(json)) {
     throw new XosanError('REPLICA_CORRUPT', { path, reason: 'the checksum of its header does not match' })
   }
   const parsed = schema.safeParse(JSON.parse(json))

@@ -113,12 +113,14 @@ export async function removeReplicaFiles(disk: Disk, volume: VolumeKey, replica:
 }
 
 /**
- * Removes what is left of a replica that is lost: its files, damaged ones too, and whatever was never finished.
- * @throws REPLICA_PRESENT when another replica, which was finished, is there; REPLICA_LOCKED; what the disk throws
+ * Removes what is left of a replica that is lost: its files, damaged ones too, and whatever was never finished, or never
+ * given an epoch: no record has named it, so it holds nothing.
+ * @throws REPLICA_PRESENT when another replica, which was in use, is there; REPLICA_LOCKED; what the disk throws
  */
 export async function discardReplicaFiles(disk: Disk, volume: VolumeKey, lost: ReplicaId): Promise<void> {
   await removeFiles(disk, volume, (path, found) => {
-    if (path === metadataPath(volume) && found !== undefined) requireSame(volume, lost, found.replica)
+    const wasInUse = path === metadataPath(volume) && found !== undefined && found.acceptedEpoch > 0
+    if (wasInUse) requireSame(volume, lost, found.replica)
   })
 }
 

@@ -224,7 +224,7 @@ function decodeSlot(bytes: Buffer, path: string): ReadSlot {
   const lineEnd = bytes.subarray(0, 128).indexOf('\n')
   const line = bytes.toString('latin1', 0, Math.max(lineEnd, 0))
   const version = /^xosan-replica (\d+) /.exec(line)?.[1]
-  if (version !== undefined && version !== String(FORMAT_VERSION)) return 'newer-version'
+  if (version !== undefined && Number(version) > FORMAT_VERSION) return 'newer-version'
   const match = /^(xosan-replica \d+ (\d+) (\d+)) ([0-9a-f]{8})$/.exec(line)
   if (match === null) return 'damaged'
   const [, front = '', generation, length, sum = ''] = match

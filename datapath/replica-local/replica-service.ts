@@ -147,6 +147,11 @@ export class ReplicaService {
       if (early !== null) return early
       const confirm = async (): Promise<EpochAnswer> =>
         this.#answer(address, async () => {
+          const { acceptedEpoch } = this.replica
+          // It could not be stored, as when a volume has grown and the disk is full: then nobody has it.
+          if (epoch > acceptedEpoch) {
+            return { kind: 'refused', identity: this.#context.identity, accepted: acceptedEpoch }
+          }
           const now = this.#context.clock.now()
           return this.#epochAnswer(this.#rights.confirm(epoch, asker, purpose, now), asker)
         })

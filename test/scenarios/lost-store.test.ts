@@ -131,6 +131,60 @@ describe('scenario: a store is lost', () => {
       assert.equal(recordOf(rig, h2).replica, replica)
     }))
 
+  it('a replica that was made in its place, and damaged before any record named it, is made again', async () =>
+    play(108, REGIONS, async rig => {
+      const [h1, h2] = rig.hosts
+      await begin(rig)
+      const { replica } = recordOf(rig, h2)
+      h2.crash()
+      h2.replaceDisk()
+      await rig.until('it is out', () => !rig.isInSync(h2))
+      rig.reachesCoordinator(h1, false)
+      h2.start()
+      const metadata = `volumes/${rig.volume}/replica`
+      await rig.until('it is made', () => h2.disk.names.has(metadata))
+      h2.crash()
+      await rig.world.pause(1_000)
+      const map = [...h2.disk.names.keys()].find(name => name.endsWith('.map'))!
+      h2.disk.damage(map, 40)
+      assert.equal(recordOf(rig, h2).replica, replica, 'no record names it')
+      rig.reachesCoordinator(h1, true)
+      h2.start()
+      await assertCopiedInFull(rig, h2, replica)
+    }))
+
+  it('who hears that it is lost when the volume has been opened anew leaves it to the new opening', async () =>
+    play(109, REGIONS, async rig => {
+      const [h1, h2] = rig.hosts
+      const device = await begin(rig)
+      const { replica } = recordOf(rig, h2)
+      h2.crash()
+      rig.loseReplica(h2)
+      await rig.until('it is out', () => !rig.isInSync(h2))
+      h2.start()
+      h2.pause()
+      await rig.world.pause(600)
+      // The only replica that is left fails: its primary begins anew, and has asked the other host before that.
+      rig.failNextSync(h1)
+      await writeBlock(device, 3, 33)
+      await device.flush().catch(() => undefined)
+      const begins = (line: string): boolean => line.includes('opening again')
+      await rig.until('it is opened anew', () => rig.log.some(begins))
+      await rig.until('it serves', () => rig.mirror(h1)!.phase === 'serving')
+      // What was asked before is told that it is gone; what the new opening asks fails, and is asked again later.
+      let opened = 0
+      h2.disk.fault = (call, name) => {
+        if (call !== 'open' || !name.endsWith('/replica') || ++opened !== 2) return
+        throw Object.assign(new Error('EIO'), { code: 'EIO' })
+      }
+      h2.resume()
+      await assertCopiedInFull(rig, h2, replica)
+      const told = rig.log.length
+      await rig.world.pause(10_000)
+      const disturbed = rig.log.slice(told).filter(line => line.includes('disconnected'))
+      assert.deepEqual(disturbed, [], 'nobody makes it once more')
+    }))
+
   it('a replica whose making was broken off is made again', async () =>
     play(107, REGIONS, async rig => {
       const [, h2] = rig.hosts

@@ -160,6 +160,23 @@ describe('a message to a replica that comes late or twice', () => {
       assert.equal(await promisedTo(C, 8), null)
     })
 
+    it('of an epoch that could not be stored for lack of space is refused, and gives no right to a session', async () => {
+      await openBy(A, 6)
+      host.disk.capacity = host.disk.used
+      // More than the maps that were made with the volume have room for, so that the replica has to grow first.
+      const size = (40_000 * REGION_BYTES) as ReplicaAddress['size']
+      const grown = { ...address(), size }
+      const request = { address: grown, epoch: epoch(7), asker: B, purpose: 'guest', inSync: true } as const
+      const refused = await service.accept({ ...request, voidUpTo: epoch(6) })
+      assert.equal(refused.kind, 'failed')
+      assert.equal(service.replica.acceptedEpoch, 6)
+      await assertRefused(confirm(B, 7), 6)
+      await assert.rejects(service.openSession(name(7, 1)), { code: 'SESSION_STALE' })
+      host.disk.capacity = Infinity
+      assert.equal((await service.accept({ ...request, voidUpTo: epoch(6) })).kind, 'accepted')
+      assert.equal((await confirm(B, 7)).kind, 'ok')
+    })
+
     it('of an earlier primary leaves the promise with the one that has it now', async () => {
       await openBy(A, 6)
       const session = await openBy(B, 7)

@@ -17,8 +17,8 @@ const MIB = 1024 * 1024
 const TIB = 1024 ** 4
 const BLOCK = 4096
 
-async function startedHost(size = 4 * MIB): Promise<ReplicaHost> {
-  const host = new ReplicaHost(1, size)
+async function startedHost(size = 4 * MIB, seed = 1): Promise<ReplicaHost> {
+  const host = new ReplicaHost(seed, size)
   await host.start()
   return host
 }
@@ -324,6 +324,32 @@ describe('a local replica', () => {
       const known = await LocalReplica.open(host.mount, host.spec.volume, host.boot, 2 as Epoch)
       assert.equal(known.flushCoversReads, false)
       await known.close()
+    })
+
+    it('frees a block again that it had freed before a sync failed', async () => {
+      for (let seed = 1; seed <= 8; seed++) {
+        const host = await startedHost(4 * MIB, seed)
+        await write(host, 0, bytes(BLOCK, 1), true)
+        await host.replica.trim({ offset: byteOffset(0), length: byteLength(BLOCK), durable: false })
+        failCalls(host, 'sync', '.raw', 'EIO', 1)
+        await assert.rejects(host.replica.flush(), { code: 'DISK_FAILED' })
+        await host.replica.close()
+        await host.open()
+        // A copy from another replica, to the end: nobody has an intent for it any more.
+        await host.replica.acceptEpoch(2 as Epoch, { rebuilding: true })
+        await host.replica.trim({ offset: byteOffset(0), length: byteLength(BLOCK), durable: true })
+        await host.replica.clearLost()
+        host.replica.clearIntents(host.replica.intents.copy())
+        await host.replica.markClean()
+        host.powerCut()
+        await host.open()
+        assert.deepEqual(
+          await read(host, 0, BLOCK),
+          bytes(BLOCK, 0),
+          `the disk of seed ${seed} dropped the first one`
+        )
+        await host.replica.close()
+      }
     })
 
     it('has lost at the later of two epochs: the one that its files tell and the one that the disk refused to note', async () => {

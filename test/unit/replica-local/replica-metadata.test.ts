@@ -48,6 +48,17 @@ describe('the metadata of a replica', () => {
     await assert.rejects(host.open(), { code: 'REPLICA_CORRUPT' })
   })
 
+  it('are damaged, and not of another version, when it is the version that has other bits', async () => {
+    const host = await closedHost()
+    // What was a 1 says 0, of which there never was a version.
+    const place = 'xosan-replica '.length
+    host.disk.damage(metadataPath(host), place)
+    assert.equal((await host.open()).acceptedEpoch, 2)
+    await host.replica.close()
+    for (const slot of [0, 1]) host.disk.damage(metadataPath(host), slot * SLOT_BYTES + place)
+    await assert.rejects(host.open(), { code: 'REPLICA_CORRUPT' })
+  })
+
   it('of a newer version are left alone', async () => {
     const host = await closedHost()
     await overwrite(host, metadataPath(host), 0, 'xosan-replica 2 ')
