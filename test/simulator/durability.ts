@@ -9,7 +9,8 @@
  *
  * An acknowledged write that is not durable may be lost when every host that held it has lost power: those that were
  * in-sync when it was acknowledged, and those that became so later. Those too that lost it between their answer and the
- * acknowledgement; what is left of it on their disks is chance.
+ * acknowledgement; what is left of it on their disks is chance. A sync that fails, and a map that cannot be written, are
+ * such a loss of the one replica: from then on the page cache may show what the disk will never have.
  */
 import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
 import { type History, type ReadEntry, type Tenant, type WriteEntry } from './history.ts'
@@ -180,8 +181,8 @@ export class Durability {
   // -- what happens to hosts ----------------------------------------------------------------------------------------------
 
   /** A host has lost what was not durable: is there anything that nobody holds any more? */
-  powerWasCut(): void {
-    const lastLosses = this.#view.inSync().map(({ lastPowerCut }) => lastPowerCut)
+  writesWereLost(): void {
+    const lastLosses = this.#view.inSync().map(host => this.#lastLoss(host))
     for (const entry of this.#unflushed) {
       if (lastLosses.every(at => at >= entry.acknowledgedAt)) this.#reported.add(entry)
     }
@@ -198,7 +199,7 @@ export class Durability {
   joined(host: SimulatedHost): void {
     const now = this.#view.now()
     // The change of the record may have been sent some time ago, and its host may have lost power since.
-    const lostPower = host.lastPowerCut > now - LATE_EFFECT_MS
+    const lostPower = this.#lastLoss(host) > now - LATE_EFFECT_MS
     this.#joinedAt.set(host, lostPower ? now - LATE_EFFECT_MS : now)
     const image = ReplicaImage.of(host.disk, this.#view.volume)
     if (image === null) {
@@ -215,7 +216,7 @@ export class Durability {
 
   /** Whether a host has lost no power since it became in-sync: what it holds is all that there is. */
   isWhole(host: SimulatedHost): boolean {
-    return host.lastPowerCut < (this.#joinedAt.get(host) ?? 0)
+    return this.#lastLoss(host) < (this.#joinedAt.get(host) ?? 0)
   }
 
   // -- inner --------------------------------------------------------------------------------------------------------------
@@ -227,6 +228,10 @@ export class Durability {
       this.#sectors.set(sector, state)
     }
     return state
+  }
+
+  #lastLoss(host: SimulatedHost): number {
+    return host.lastLossOf(this.#view.volume.key)
   }
 
   #images(): (readonly [SimulatedHost, ReplicaImage])[] {
@@ -245,7 +250,7 @@ export class Durability {
       const value = image.shows(sector)
       const newer = newerThan(entry, this.#sector(sector))
       if (value === entry.value || newer.some(other => other.value === value)) continue
-      if (host.lastPowerCut < entry.invokedAt) {
+      if (this.#lastLoss(host) < entry.invokedAt) {
         this.#problem(
           `P1: write ${entry.value} was acknowledged, and ${host.name}, which is in-sync, shows ${value} in sector ${sector}`
         )
@@ -258,12 +263,12 @@ export class Durability {
   /** Whether a host that once held an acknowledged write has not lost power since. */
   #stillHolds(host: SimulatedHost, { holders, acknowledgedAt }: WriteEntry): boolean {
     const joinedAt = this.#joinedAt.get(host) ?? -1
-    if (joinedAt > acknowledgedAt && host.lastPowerCut < joinedAt) return true
-    return holders.includes(host) && host.lastPowerCut < acknowledgedAt
+    if (joinedAt > acknowledgedAt && this.#lastLoss(host) < joinedAt) return true
+    return holders.includes(host) && this.#lastLoss(host) < acknowledgedAt
   }
 
   #noteOutliving(): void {
-    const hosts = this.#images().filter(([{ lastPowerCut }]) => lastPowerCut === this.#view.now())
+    const hosts = this.#images().filter(([host]) => this.#lastLoss(host) === this.#view.now())
     if (hosts.length === 0) return
     for (const entry of new Set([...this.#sectors.values()].flatMap(({ pending }) => pending))) {
       const held = hosts.filter(([host, image]) => this.#holds(host, image, entry)).map(([host]) => host)

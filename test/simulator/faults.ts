@@ -58,7 +58,14 @@ const WEIGHTS: Readonly<Record<Kind, number>> = {
   plot: 6,
   'disk full': 5,
   'disk fails': 5,
+  'syncs fail': 3,
+  'maps cannot be written': 2,
   'bad sectors': 2,
+  'replica lost': 1,
+  'store lost': 0.7,
+  'disk wears out': 0.5,
+  'metadata rot': 1,
+  'data rot': 0.5,
   'store not mounted': 2,
   'a volume is removed': 3,
   'processes are made up': 0.5,
@@ -148,6 +155,11 @@ export class FaultSchedule {
   /** Whether some record could not be read at some time. */
   get hasSpoiled(): boolean {
     return this.counts['record unreadable' satisfies Kind] !== undefined
+  }
+
+  /** Everything is healed, and nothing strikes any more. */
+  get over(): boolean {
+    return this.#over
   }
 
   /** Counts a fault for the summary. */
@@ -243,7 +255,14 @@ export class FaultSchedule {
         return plots.play()
       case 'disk full':
       case 'disk fails':
+      case 'syncs fail':
+      case 'maps cannot be written':
       case 'bad sectors':
+      case 'replica lost':
+      case 'store lost':
+      case 'disk wears out':
+      case 'metadata rot':
+      case 'data rot':
       case 'store not mounted':
         return this.disks.strike(kind, host, durationMs)
       case 'a volume is removed':
@@ -288,7 +307,7 @@ export class FaultSchedule {
     if (this.#over) return
     const hit = hosts.filter(({ poweredOn }) => poweredOn)
     for (const host of hit) host.cutPower()
-    if (hit.length > 0) this.#universe.powerWasCut()
+    if (hit.length > 0) this.#universe.losses.ofWrites()
     for (const host of hit) {
       await this.#universe.world.pause(forMs * this.#random.between(0.2, 1))
       host.start()

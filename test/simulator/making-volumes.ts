@@ -87,7 +87,7 @@ function simulatedVolume(
     },
     history,
     now: () => universe.world.now,
-    inSync: () => volume.inSync,
+    inSync: () => universe.losses.certainlyInSync(volume),
     problem: text => universe.problem(text),
   })
   const volume: SimulatedVolume = {

@@ -7,6 +7,7 @@ import { parseKey } from '../../cluster/keys.ts'
 import { parseTombstoneRecord } from '../../cluster/records.ts'
 import { parseVolumeState } from '../../cluster/volume-state.ts'
 import { type Change, type Entry } from '../../core/ports/coordinator.ts'
+import { type ReplicaId } from '../../core/units.ts'
 import { type SimulatedDaemon, volumesOnDisk } from './simulated-daemon.ts'
 import { type SimulatedHost } from './simulated-host.ts'
 
@@ -52,19 +53,24 @@ export function checkCatalogue(history: CoordinatorHistory, daemon: SimulatedDae
   return difference === null ? null : `P8: the catalogue of ${daemon.host.name} is no copy: ${difference}`
 }
 
-/** Every replica of a finished volume has its files. @returns what is wrong, or null */
+/**
+ * Every replica of a finished volume has its files.
+ * @param lost replicas that a fault has taken
+ * @returns what is wrong, or null
+ */
 export function checkFilesOfRecords(
   entries: readonly Entry[],
-  hosts: readonly SimulatedHost[]
+  hosts: readonly SimulatedHost[],
+  lost: ReadonlySet<ReplicaId> = new Set()
 ): string | null {
   for (const { key, value } of entries) {
     const parsed = parseKey(key)
     if (parsed.kind !== 'volume-state') continue
     const state = parseVolumeState(key, value)
     if (state.operation !== undefined) continue
-    for (const { host } of state.mirrors.flat()) {
+    for (const { host, replica } of state.mirrors.flat()) {
       const holder = hosts.find(({ id }) => id === host)!
-      if (holder.disk.names.has(`volumes/${parsed.volume}`)) continue
+      if (lost.has(replica) || holder.disk.names.has(`volumes/${parsed.volume}`)) continue
       return `P1: the record of volume ${parsed.volume.slice(0, 8)} names a replica on ${holder.name}, which has no files of it`
     }
   }

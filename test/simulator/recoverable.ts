@@ -21,6 +21,7 @@ interface Told {
   readonly layers: readonly string[]
   readonly size: number
   readonly acceptedEpoch: number
+  readonly lostAt: number | null
 }
 
 /**
@@ -33,13 +34,24 @@ function durableMetadata(inode: SimulatedInode): Told[] {
       change => change.position < position + PAGE_BYTES && position < change.position + change.length
     )
     const page = inode.durablePage(position / PAGE_BYTES)
-    if (isWritten || page === null) return []
-    const text = Buffer.from(page).toString('latin1')
-    const [line = '', json = ''] = text.split('\n', 2)
-    const match = /^(xosan-replica 1 \d+ \d+) ([0-9a-f]{8})$/.exec(line)
-    if (match === null || crc32(json, crc32(match[1]!)) !== Number.parseInt(match[2]!, 16)) return []
-    return [JSON.parse(json) as Told]
+    return isWritten || page === null ? [] : toldBy(page)
   })
+}
+
+function toldBy(page: Uint8Array): Told[] {
+  const text = Buffer.from(page).toString('latin1')
+  const [line = '', json = ''] = text.split('\n', 2)
+  const match = /^(xosan-replica 1 \d+ \d+) ([0-9a-f]{8})$/.exec(line)
+  if (match === null || crc32(json, crc32(match[1]!)) !== Number.parseInt(match[2]!, 16)) return []
+  return [JSON.parse(json) as Told]
+}
+
+/** Whether the next process of this boot will find that un-flushed writes may be lost, at the epoch that is accepted now. */
+export function saysThatItLost(disk: SimulatedDisk, file: string): boolean {
+  const pages = disk.inode(file, 'open').cached
+  return SLOTS.flatMap(at => toldBy(pages.get(at / PAGE_BYTES)!)).some(
+    ({ lostAt, acceptedEpoch }) => lostAt === acceptedEpoch
+  )
 }
 
 /** @returns what is wrong with what the disk of one host says of its replica; null when nothing is */

@@ -1,7 +1,7 @@
 /**
  * What must be true of the replicas' files, seen from outside: by the record, the processes that live, and the bytes.
  */
-import { inSyncReplicas, replicasOf } from '../../core/mirror/volume-change.ts'
+import { replicasOf } from '../../core/mirror/volume-change.ts'
 import { type VolumeState } from '../../core/mirror/volume-record.ts'
 import { type RegionIndex } from '../../core/units.ts'
 import { SECTOR_BYTES } from './history.ts'
@@ -26,19 +26,17 @@ const holdersOf = (replicas: readonly { host: string }[], hosts: readonly Simula
  * Where in-sync replicas differ, one of them has a write intent; and where they could differ after a power cut of any
  * hosts, one has an intent that survives it. At all times: bits are durable before the bytes change.
  *
+ * @param inSync the hosts of the in-sync replicas
  * @returns what is wrong, or null
  */
-export function checkIntents(
-  volume: SimulatedVolume,
-  state: VolumeState,
-  hosts: readonly SimulatedHost[]
-): string | null {
-  const replicas = holdersOf(inSyncReplicas(state), hosts).map(host => ({
+export function checkIntents(volume: SimulatedVolume, inSync: readonly SimulatedHost[]): string | null {
+  const replicas = inSync.map(host => ({
     // A process that is not there cannot be asked: the next one reads what the page cache shows.
     intents: host.node?.replicas.intentsOf(volume.key) ?? null,
     image: ReplicaImage.of(host.disk, volume)!,
   }))
-  if (replicas.some(({ image }) => (image as ReplicaImage | null) === null)) return null
+  if (replicas.length === 0 || replicas.some(({ image }) => (image as ReplicaImage | null) === null))
+    return null
   for (const region of volume.history.writtenRegions()) {
     const isNoted = replicas.some(
       ({ intents, image }) => intents?.has(region as RegionIndex) ?? image.hasIntent(region)

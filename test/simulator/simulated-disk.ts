@@ -79,6 +79,8 @@ export class SimulatedDisk {
    * effect then.
    */
   fault: ((call: DiskCall, name: string, range?: ByteRange) => void) | undefined
+  /** Called after a write has had its effect, or a part of it. */
+  written: ((name: string) => void) | undefined
   readonly delay: ((call: DiskCall, name: string) => Promise<void>) | undefined
   #names: Names = new Map()
   #durableNames: Names = new Map()
@@ -487,6 +489,7 @@ class SimulatedFile implements DiskFile {
       at = room === Infinity ? data.length : upTo
     }
     this.#inode.write(data, position)
+    disk.written?.(this.#name)
   }
 
   #requireSpace(position: number, length: number): void {

@@ -200,6 +200,12 @@ export class SimulatedInode {
     this.lockHolder = null
   }
 
+  /** Whether a byte lies in a page that takes space, in the cache and on the disk. */
+  holds(position: number): boolean {
+    const page = Math.floor(position / PAGE_BYTES)
+    return this.#cache.has(page) && this.#durable.has(page)
+  }
+
   /** Flips one bit, in the cache and on the disk: a fault of the medium. */
   damage(position: number): void {
     for (const pages of [this.#cache, this.#durable]) {

@@ -19,7 +19,7 @@ import { counted, excess } from './bounds.ts'
 import { type Moment } from './coincidences.ts'
 import { type SimulatedNetwork } from './network.ts'
 import { type SimulatedCoordinator } from './simulated-coordinator.ts'
-import { checkAccepted } from './recoverable.ts'
+import { checkAccepted, saysThatItLost } from './recoverable.ts'
 import { SimulatedDisk, type SimulatedMount } from './simulated-disk.ts'
 import { metadataFileOf } from './simulated-volume.ts'
 import { SimulatedProcess, type SeededRandom, type World } from './world.ts'
@@ -41,6 +41,8 @@ export interface HostObserver {
   /** Something was asked of a host, or happened to it. */
   noticed(moment: Moment, host: SimulatedHost): void
   problem(text: string): void
+  /** What was not durable on a host may be gone, although nobody has cut its power. */
+  writesWereLost(): void
   /** Bytes were read from the replica of a host. */
   readFrom(bytes: Uint8Array, host: SimulatedHost): void
   /** A message between hosts was answered, or ended with an error. */
@@ -85,7 +87,11 @@ export class SimulatedHost {
   /** The disk that the attachments are noted on is full. */
   cannotNote = false
   /** When it lost power last; -Infinity while that never happened. */
-  lastPowerCut = Number.NEGATIVE_INFINITY
+  #lastPowerCut = Number.NEGATIVE_INFINITY
+  /** When a disk last refused to make durable what a volume's replica holds. */
+  readonly #lastFailures = new Map<VolumeKey, number>()
+  /** Volumes of which a sync failed, and no file says so yet. */
+  readonly #unnoted = new Set<VolumeKey>()
   /** Another process of the machine, which loses power with it and is started when it is back. */
   companion: HostCompanion | null = null
 
@@ -117,6 +123,15 @@ export class SimulatedHost {
   /** The running datapath process; null while there is none. */
   get node(): DatapathNode | null {
     return this.#node
+  }
+  /** The files of a volume are gone for good, and with them what was not durable. */
+  lostFiles(key: VolumeKey): void {
+    this.#lastFailures.set(key, this.#options.world.now)
+    this.#unnoted.delete(key)
+  }
+  /** When it may have lost what was not durable of a volume; -Infinity while that never happened. */
+  lastLossOf(key: VolumeKey): number {
+    return Math.max(this.#lastPowerCut, this.#lastFailures.get(key) ?? Number.NEGATIVE_INFINITY)
   }
   /** Whether a process of this boot has noted that a guest has a volume: the next one takes it up, when it can. */
   remembersGuest(key: VolumeKey): boolean {
@@ -245,8 +260,33 @@ export class SimulatedHost {
     await Promise.race([ended, this.#options.world.pause(withinMs)])
   }
 
-  /** The process dies; the page cache stays. */
+  /**
+   * A sync of a volume's files has failed, or a map could not be written: the page cache may show what the disk will never
+   * have. The process that hears of it is the only one that ever does.
+   */
+  failedToKeep(key: VolumeKey): void {
+    this.#lastFailures.set(key, this.#options.world.now)
+    this.#unnoted.add(key)
+    this.disk.written = name => {
+      for (const other of this.#unnoted) {
+        const file = metadataFileOf({ key: other })
+        if (name === file && saysThatItLost(this.disk, file)) this.#unnoted.delete(other)
+      }
+      if (this.#unnoted.size === 0) this.disk.written = undefined
+    }
+    this.#options.observer?.writesWereLost()
+  }
+
+  /**
+   * The process dies; the page cache stays. One that has heard of a failed sync and has not been able to leave word of it
+   * dies only with its machine: no other process could ever know.
+   */
   crash(): void {
+    if (this.#unnoted.size > 0) {
+      this.cutPower()
+      this.#options.observer?.writesWereLost()
+      return
+    }
     this.#options.world.log(this.name, 'process dies')
     this.disturb()
     this.#process?.kill()
@@ -269,7 +309,8 @@ export class SimulatedHost {
     this.#attachments = []
     this.companion?.powerWasCut()
     this.#boot = this.#random.uuid() as BootId
-    this.lastPowerCut = this.#options.world.now
+    this.#lastPowerCut = this.#options.world.now
+    this.#unnoted.clear()
   }
 
   /** The disk is replaced by an empty one, on which a new store is made. No process runs. */

@@ -15,7 +15,7 @@ import {
 import { serialiseHostRecord, serialiseSrRecord, serialiseStoreRecord } from '../../cluster/records.ts'
 import { parseVolumeInfo, parseVolumeState } from '../../cluster/volume-state.ts'
 import { type Change, type Entry } from '../../core/ports/coordinator.ts'
-import { type SrId, type VolumeKey } from '../../core/units.ts'
+import { type ReplicaId, type SrId, type VolumeKey } from '../../core/units.ts'
 import { smapiCalls } from '../../volume/smapi.ts'
 import { type Guest } from './guest.ts'
 import { KnownVolume, Ledger } from './ledger.ts'
@@ -45,6 +45,8 @@ export interface PoolSurroundings {
   readonly network: SimulatedNetwork
   readonly coordinator: SimulatedCoordinator
   readonly hosts: readonly SimulatedHost[]
+  /** The replicas that faults have taken. */
+  readonly losses: { readonly replicas: ReadonlySet<ReplicaId> }
   readonly sr: SrId
   /** Those that guests use. */
   readonly volumes: readonly SimulatedVolume[]
@@ -210,7 +212,11 @@ export class SimulatedPool {
       const daemon = this.random.pick(this.daemons)
       const problem =
         checkCatalogue(this.#history, daemon) ??
-        checkFilesOfRecords(coordinator.list(volumesPrefix(sr)).entries, hosts)
+        checkFilesOfRecords(
+          coordinator.list(volumesPrefix(sr)).entries,
+          hosts,
+          this.#universe.losses.replicas
+        )
       if (problem === null) continue
       this.#problem(problem)
       return

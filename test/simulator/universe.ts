@@ -23,6 +23,7 @@ import { Impostor } from './impostor.ts'
 import { Liveness } from './liveness.ts'
 import { isMistake } from './mistakes.ts'
 import { SimulatedNetwork } from './network.ts'
+import { Losses } from './losses.ts'
 import { makeThroughXosand, makeVolume } from './making-volumes.ts'
 import { Onlookers } from './onlookers.ts'
 import { Operators } from './operators.ts'
@@ -89,6 +90,7 @@ export class Universe {
   readonly #random: SeededRandom
   readonly sr: SrId
   readonly volumes: SimulatedVolume[] = []
+  readonly losses = new Losses(this)
   readonly #problems: string[] = []
   /** Records that were parsed once: they are looked at a thousand times for each change. */
   readonly #states = new WeakMap<Entry, VolumeState>()
@@ -161,6 +163,7 @@ export class Universe {
           observer: {
             noticed: (moment, host) => this.coincidences.noticed(moment, host),
             problem: text => this.problem(text),
+            writesWereLost: () => this.losses.ofWrites(),
             readFrom: (bytes, host) => this.#readFrom.set(bytes, host),
             saw: (message, answer) => this.transitions.saw(message, answer),
             confirmed: (host, node, request) => impostor.overheard(host, node, request),
@@ -345,7 +348,7 @@ export class Universe {
     const before = volume.inSync
     volume.inSync = this.hosts.filter(({ id }) => inSyncReplicas(state).some(({ host }) => host === id))
     for (const host of volume.inSync) if (!before.includes(host)) volume.durability.joined(host)
-    this.#note(checkIntents(volume, state, this.hosts))
+    this.#note(checkIntents(volume, this.losses.certainlyInSync(volume)))
   }
 
   /** A primary has stopped serving because another host is the primary, as it says. Else its guest waits for nothing. */
@@ -367,7 +370,7 @@ export class Universe {
       if (looks % 6 === 0) volume.durability.look()
       const problem =
         checkEquality(volume, state, this.hosts) ??
-        (looks % 6 === 3 ? checkIntents(volume, state, this.hosts) : null)
+        (looks % 6 === 3 ? checkIntents(volume, this.losses.certainlyInSync(volume)) : null)
       if (problem === null) continue
       this.problem(problem)
       return
@@ -377,19 +380,9 @@ export class Universe {
   /** Whatever single host survives, its disk says what it holds. */
   #checkRecoverable(volume: SimulatedVolume, state: VolumeState): void {
     for (const replica of inSyncReplicas(state)) {
+      if (this.losses.replicas.has(replica.replica)) continue
       const host = this.hosts.find(({ id }) => id === replica.host)!
       this.#note(checkRecoverable(host, volume, state, replica))
-    }
-  }
-
-  /** Hosts lost power: un-flushed writes that nobody holds any more may be gone. */
-  powerWasCut(): void {
-    for (const { key, durability } of this.volumes) {
-      const before = durability.lostAt
-      durability.powerWasCut()
-      if (durability.lostAt !== before) {
-        this.world.log('CHECK', `un-flushed writes of ${key.slice(0, 8)} may be lost`)
-      }
     }
   }
 

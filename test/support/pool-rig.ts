@@ -4,7 +4,14 @@ import { parseVolumeState } from '../../cluster/volume-state.ts'
 import { reasonOf } from '../../core/errors.ts'
 import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
 import { type VolumeState } from '../../core/mirror/volume-record.ts'
-import { type Millis, millis, type SrId, type VolumeKey, VOLUME_SIZE_MULTIPLE } from '../../core/units.ts'
+import {
+  type Millis,
+  millis,
+  type ReplicaId,
+  type SrId,
+  type VolumeKey,
+  VOLUME_SIZE_MULTIPLE,
+} from '../../core/units.ts'
 import { SimulatedNetwork } from '../simulator/network.ts'
 import { type Fate, type SimulatedCall, SimulatedCoordinator } from '../simulator/simulated-coordinator.ts'
 import { type SmapiAnswer, type SimulatedDaemon, volumesOnDisk } from '../simulator/simulated-daemon.ts'
@@ -33,6 +40,7 @@ export class PoolRig {
   /** As far as xosand sees of them: who is connected. */
   readonly volumes: SimulatedVolume[] = []
   readonly calm = false
+  readonly losses = { replicas: new Set<ReplicaId>() }
   readonly faults = { count: () => undefined, cutPower: async () => Promise.resolve() }
   /** What becomes of each call to the coordinator. */
   fateOf: (client: string, keys: readonly string[], verb: SimulatedCall['verb']) => Fate = () => ANSWER
