@@ -99,6 +99,36 @@ describe('scenario: a disk is full', () => {
       }))
   }
 
+  it('a close waits with a write that has no space, and ends with it when one disk has some', async () =>
+    play(88, REGIONS, async rig => {
+      const device = await begin(rig, 2)
+      const [h1, h2] = rig.hosts
+      fill(h1)
+      fill(h2)
+      const isDone = start(writeBlock(device, 8, 9))
+      await rig.world.pause(3_000)
+      await assert.rejects(rig.deactivate(h1, 5_000), { code: 'DEADLINE_EXCEEDED' })
+      await rig.world.pause(10_000)
+      assert.deepEqual([isDone(), rig.mirror(h1)!.phase, rig.isPrimary(h1)], [false, 'closing', true])
+      assert.deepEqual(
+        rig
+          .mirror(h1)!
+          .waits()
+          .map(wait => wait.for === 'disk' && wait.isFull && wait.host),
+        [h1.id, h2.id]
+      )
+      free(h2)
+      await rig.until('it is closed', () => rig.state.primary === null)
+      assert.deepEqual([isDone(), rig.isInSync(h1), rig.isInSync(h2)], [true, false, true])
+      // The other one lacks the write, and waits for a copy of it.
+      const there = await rig.activate(h1)
+      assert.equal(await readBlock(there, 8), 9)
+      free(h1)
+      await rig.until('all are in-sync', () => rig.allInSync)
+      await there.flush()
+      rig.assertIdentical(h1, h2)
+    }))
+
   it('a write that fits in part waits with the rest, and another host takes over with nothing lost', async () =>
     play(83, REGIONS, async rig => {
       const device = await begin(rig, 2)

@@ -115,6 +115,33 @@ describe('scenario: a store is lost', () => {
       }))
   }
 
+  for (const [what, place] of [
+    ['write intents', 4096 + 100],
+    ['header of a map', 40],
+  ] as const) {
+    it(`the last replica has damage to its ${what}: the volume waits for it, and older data are not served`, async () =>
+      play(110, REGIONS, async rig => {
+        const [h1, h2] = rig.hosts
+        const device = await begin(rig)
+        h2.crash()
+        await writeBlock(device, 2, 22, true)
+        assert.deepEqual([rig.isInSync(h1), rig.isInSync(h2)], [true, false])
+        h1.crash()
+        const map = [...h1.disk.names.keys()].find(name => name.endsWith('.map'))!
+        h1.disk.damage(map, place)
+        h1.start()
+        h2.start()
+        for (const host of [h1, h2]) await assert.rejects(rig.activate(host), { code: 'DEADLINE_EXCEEDED' })
+        await rig.world.pause(60_000)
+        assert.deepEqual([rig.isInSync(h1), rig.isInSync(h2)], [true, false], 'nobody gives it up')
+        // Somebody has its file from a backup: all is there.
+        h1.disk.damage(map, place)
+        assert.equal(await readBlock(await rig.activate(h2), 2), 22)
+        await rig.until('all are in-sync', () => rig.allInSync)
+        rig.assertIdentical(h1, h2)
+      }))
+  }
+
   it('damage to one copy of its metadata is mended from the other', async () =>
     play(106, REGIONS, async rig => {
       const [, h2] = rig.hosts
