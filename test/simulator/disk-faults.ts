@@ -294,7 +294,10 @@ export class DiskFaults {
     const state = this.#universe.stateOf(volume)
     const others = replicasOf(state).filter(replica => replica.host !== host.id)
     if (others.length === 0 || others.length === replicasOf(state).length) return false
-    if (!others.every(({ inSync }) => inSync) || state.reserved.epoch !== state.epoch) return false
+    // One that is lost the record may trust for long: its primary may be cut off, or not reach the coordinator.
+    const { losses } = this.#universe
+    if (others.some(({ inSync, replica }) => !inSync || losses.replicas.has(replica))) return false
+    if (state.reserved.epoch !== state.epoch) return false
     const primary = this.#universe.hosts.find(({ id }) => id === state.primary)
     const mirror = primary?.running === true ? primary.node!.volume(volume.key)?.mirror : null
     if (mirror == null || mirror.phase !== 'serving' || mirror.epoch() !== state.epoch) return false
