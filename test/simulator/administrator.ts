@@ -18,6 +18,7 @@ export interface Surroundings {
   readonly sr: SrId
   /** Guests stay where they are for long. */
   readonly steady: boolean
+  readonly staged: boolean
   /** No fault will come any more: everybody goes home. */
   readonly calm: boolean
   readonly transitions: Transitions
@@ -96,7 +97,7 @@ export class Administrator {
       const guest = this.#startGuest(volume, host, takenUp)
       if (guest === null) continue
       const stayMs = random.between(1_000, 12_000)
-      await this.#watch(host, this.#around.steady ? 4 * stayMs : stayMs)
+      await this.#watch(host, this.#around.steady || this.#around.staged ? 4 * stayMs : stayMs)
       // Else the guest is left alone: to somebody impatient it seemed dead, and it may go on.
       if (host.running && random.chance(0.6)) await this.#moveAway(volume, host, guest)
       if (random.chance(0.15)) await this.#maintain(volume)
@@ -247,6 +248,7 @@ export class Administrator {
       nextValue: () => ++this.#lastValue,
       quietUntil: () => volume.quietUntil,
       takenUp,
+      mustFlush: this.#around.staged,
       cannotRead: (first, end) => this.#around.cannotRead(volume, first, end),
       problem: text => this.#around.problem(text),
       answered: bytes => this.#around.answered(volume, host, bytes),

@@ -63,6 +63,8 @@ export class Coincidences {
   readonly #contended = new Map<SimulatedHost, SimulatedVolume>()
   /** Who is about to take a replica out, and what follows at that moment. */
   #excluding: readonly [SimulatedHost, () => void] | null = null
+  /** Whose next sync somebody waits for, and what follows then. */
+  #syncing: readonly [SimulatedHost, () => void] | null = null
   /** Faults have begun and are not over. */
   active = false
 
@@ -70,7 +72,12 @@ export class Coincidences {
     this.#universe = universe
     this.#random = universe.world.random.fork()
     const chance = this.#random.pick([0, 0.003, 0.01, 0.03])
-    this.#chance = universe.steady ? 0 : chance
+    this.#chance = universe.steady || universe.staged ? 0 : chance
+  }
+
+  /** Something is to follow when a host begins to sync a file. */
+  atNextSync(host: SimulatedHost, action: () => void): void {
+    this.#syncing = [host, action]
   }
 
   /** Something happened that a fault may follow at once. */
@@ -79,6 +86,11 @@ export class Coincidences {
     const rare = moment === 'did not learn what it did' || moment === 'has accepted' ? 8 : 1
     if (!this.active) return
     if (moment === 'about to sync') {
+      const [syncing, follows] = this.#syncing ?? []
+      if (syncing === host) {
+        this.#syncing = null
+        follows!()
+      }
       if (this.#random.chance(this.#chance * SYNCS)) void this.#dieInSync(host)
       return
     }

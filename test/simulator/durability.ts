@@ -193,6 +193,7 @@ export class Durability {
       return doubt.length > 0 || later.some(({ mayBeLost }) => mayBeLost)
     })
     if (lost.length > 0 || again) this.#lose(lost)
+    this.#requireKept()
   }
 
   /** The record counts a replica as in-sync that it did not count so before: it holds what the others hold. */
@@ -212,6 +213,7 @@ export class Durability {
   /** Every in-sync replica holds what it must, now and after a power cut. */
   look(): void {
     this.#look(this.#images(), 'P1:')
+    this.#requireKept()
   }
 
   /** Whether a host has lost no power since it became in-sync: what it holds is all that there is. */
@@ -281,6 +283,32 @@ export class Durability {
       if (this.#stillHolds(host, entry)) return false
     }
     return true
+  }
+
+  /** Nothing is left only where the record does not look: on hosts that still hold it, and are not in-sync any more. */
+  #requireKept(): void {
+    const inSync = this.#view.inSync()
+    const endangered = this.#unflushed.filter(
+      entry =>
+        !entry.mayBeLost &&
+        !inSync.some(host => this.#stillHolds(host, entry)) &&
+        entry.holders.some(host => this.#stillHolds(host, entry))
+    )
+    if (endangered.length === 0) return
+    const images = this.#images()
+    for (const entry of endangered) {
+      for (const sector of range(entry)) {
+        const { later, pending } = this.#sector(sector)
+        const at = later.indexOf(entry)
+        if (at < 0 || this.#view.history.exempt.has(sector)) continue
+        const values = [...later.slice(at), ...pending].map(valueOf)
+        if (images.length === 0 || images.some(([, image]) => values.includes(image.shows(sector)))) continue
+        const [keeper] = entry.holders.filter(host => this.#stillHolds(host, entry))
+        this.#problem(
+          `P1: write ${entry.value} of sector ${sector} was acknowledged, ${keeper!.name} still holds it, and no replica that counts does`
+        )
+      }
+    }
   }
 
   #lose(lost: readonly WriteEntry[]): void {

@@ -1,4 +1,5 @@
 import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
+import { replicasOf } from '../../core/mirror/volume-change.ts'
 import { type Millis } from '../../core/units.ts'
 import { USUAL_DELAY_MS } from './network.ts'
 import { type DiskFaultKind, DiskFaults } from './disk-faults.ts'
@@ -55,7 +56,7 @@ const WEIGHTS: Readonly<Record<Kind, number>> = {
   'primary left behind': 5,
   contention: 4,
   'return under load': 3,
-  plot: 6,
+  plot: 10,
   'disk full': 5,
   'disk fails': 5,
   'syncs fail': 3,
@@ -98,6 +99,8 @@ const STEADY: readonly Kind[] = [
 ]
 /** Between two faults of a steady universe, in milliseconds, in the mean. */
 const STEADY_GAP_MS = 8_000
+/** How long a plot waits for the one before it to be over, with all that came of it; in milliseconds. */
+const WELL_LIMIT_MS = 12_000
 
 type Link = readonly [SimulatedHost, SimulatedHost]
 
@@ -173,8 +176,13 @@ export class FaultSchedule {
     coincidences.active = true
     // Universes differ in how rough they are.
     const roughMs = this.#random.between(400, 4_000)
-    const meanGapMs = this.#universe.steady ? STEADY_GAP_MS : roughMs
-    const until = world.now + durationMs
+    const { steady, staged, plots } = this.#universe
+    const meanGapMs = steady ? STEADY_GAP_MS : roughMs
+    const until = world.now + durationMs * (staged ? 1.5 : 1)
+    while (staged && world.now < until) {
+      await plots.play()
+      await this.#untilWell()
+    }
     while (world.now < until) {
       await world.pause(this.#random.between(0, 2 * meanGapMs))
       void this.#strike(this.#draw())
@@ -182,6 +190,17 @@ export class FaultSchedule {
     this.#over = true
     coincidences.active = false
     this.#healAll()
+  }
+
+  /** Waits until every host runs and every replica is in-sync, but not for ever. */
+  async #untilWell(): Promise<void> {
+    const { world, hosts, volumes } = this.#universe
+    const limit = world.now + WELL_LIMIT_MS
+    const isWell = (): boolean =>
+      hosts.every(host => host.running && !host.storeIsMissing) &&
+      volumes.every(volume => replicasOf(this.#universe.stateOf(volume)).every(({ inSync }) => inSync))
+    do await world.pause(this.#random.between(300, 2_000))
+    while (world.now < limit && !isWell())
   }
 
   #draw(): Kind {
@@ -306,6 +325,7 @@ export class FaultSchedule {
   async cutPower(hosts: readonly SimulatedHost[], forMs: number): Promise<void> {
     if (this.#over) return
     const hit = hosts.filter(({ poweredOn }) => poweredOn)
+    if (hit.length > 0) this.#universe.powerIsCut()
     for (const host of hit) host.cutPower()
     if (hit.length > 0) this.#universe.losses.ofWrites()
     for (const host of hit) {

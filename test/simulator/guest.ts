@@ -24,6 +24,8 @@ interface GuestOptions {
   readonly nextValue: () => number
   /** Until when nobody works, in milliseconds of virtual time. */
   readonly quietUntil: () => number
+  /** It is one that flushes, and does not want every write to be durable. */
+  readonly mustFlush: boolean
   /** The process had the volume for a guest from before its start, and does not know what that one had flushed. */
   readonly takenUp: boolean
   /** Whether a disk cannot read some sectors now, so that a read of them may end with an error. */
@@ -92,7 +94,7 @@ export class Guest {
     this.#tenant = { tenure, process, host, startedAt: world.now }
     this.#toBeTold = options.takenUp
     options.history.begins(this.#tenant)
-    this.#flushes = options.random.chance(0.7)
+    this.#flushes = options.random.chance(0.7) || options.mustFlush
     this.#hotSectors = options.random.shuffled(options.hotSectors).slice(0, 2 + options.random.below(5))
     this.#wandering = options.random.pick([0, 0.003, 0.03])
     this.#pauseMs = options.random.pick([5, 40, 100, 200])
@@ -136,14 +138,22 @@ export class Guest {
     return this.#changing
   }
 
-  /** Writes to places anywhere at once, as a machine does that writes back what it had in memory. */
-  scatter(writes: number): void {
+  /** Whether it leaves anything un-flushed. */
+  get flushes(): boolean {
+    return this.#flushes
+  }
+
+  /**
+   * Writes to places anywhere at once, as a machine does that writes back what it had in memory.
+   * @param durable how many of them it wants to be durable, as a part of 1; all, if it never flushes
+   */
+  scatter(writes: number, durable = 0.2): void {
     const { random, sectors, process, problem } = this.#options
     for (let i = 0; i < writes; i++) {
       const count = 1 + random.below(12)
       const first = random.below(sectors - count)
       process.deliver(() => {
-        this.#write(first, count).catch((error: unknown) =>
+        this.#write(first, count, durable).catch((error: unknown) =>
           problem(`P5: the guest got an error: ${reasonOf(error)}`)
         )
       })
@@ -320,7 +330,7 @@ export class Guest {
     if (world.now - invokedAt > SENT_AGAIN_MS) this.#reused.push({ bytes: seen.fill(REUSED), first })
   }
 
-  async #write(first: number, count: number): Promise<void> {
+  async #write(first: number, count: number, part = 0.2): Promise<void> {
     const { random, nextValue } = this.#options
     const device = this.#connection
     const value = nextValue()
@@ -330,7 +340,7 @@ export class Guest {
       data.writeUInt32LE(first + i, i * SECTOR_BYTES + 4)
       data.writeUInt32LE(value, (i + 1) * SECTOR_BYTES - 4)
     }
-    const durable = !this.#flushes || random.chance(0.2)
+    const durable = !this.#flushes || random.chance(part)
     await this.#change(value, first, count, durable, async offset => device.write({ offset, data, durable }))
   }
 

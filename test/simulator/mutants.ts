@@ -10,9 +10,10 @@ import { availableParallelism } from 'node:os'
 import { relative } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type Plugin } from 'esbuild'
-import { reasonOf } from '../../core/errors.ts'
 import { bundleWorker, PROJECT_ROOT } from './bundle.ts'
 import { MUTANTS, type Mutant } from './mutant-list.ts'
+import { MutantTable, type Verdict } from './mutant-table.ts'
+import { promisesOf } from './promises.ts'
 import { lookInto } from './worker-pool.ts'
 
 const { values } = parseArgs({
@@ -28,18 +29,8 @@ const { values } = parseArgs({
   },
 })
 
-interface Verdict {
-  readonly mutant: string
-  /** Promises that the error breaks. */
-  readonly breaks: readonly string[]
-  /** The promise whose checker caught it; null when none of the right ones did. */
-  readonly caughtBy: string | null
-  /** Promises that other universes broke before that. */
-  readonly othersBroken: readonly string[]
-  /** Universes that were looked into. */
-  readonly universes: number
-  readonly example: string
-}
+/** A universe that takes so long, with an error in it, turns in a circle; in milliseconds of real time. */
+const LIMIT_MS = 180_000
 
 /** Replaces one passage of one source file while it is bundled. */
 function patch({ file, find, replace }: Mutant): Plugin {
@@ -62,68 +53,66 @@ function patch({ file, find, replace }: Mutant): Plugin {
   }
 }
 
-/** The promises that a problem breaks: it begins with them. */
-const promisesOf = (problem: string): string[] => /^P\d+(?:\/P\d+)*/.exec(problem)?.[0].split('/') ?? []
-
-async function judge(mutant: Mutant): Promise<Verdict> {
-  const script = await bundleWorker(`mutant-${mutant.name.replace(/\W+/g, '-')}`, [patch(mutant)])
-  const { name } = mutant
-  const breaks: readonly string[] = mutant.breaks
+async function judge(mutant: Mutant, number: number, table: MutantTable): Promise<Verdict> {
+  const { name, breaks } = mutant
+  const started = performance.now()
+  const script = await bundleWorker(`mutant-${name.replace(/\W+/g, '-')}`, [patch(mutant)])
   const others = new Set<string>()
   let universes = 0
   let example = ''
   const verdict = (caughtBy: string | null): Verdict => ({
+    number,
     mutant: name,
     breaks,
     caughtBy,
     othersBroken: [...others].sort(),
     universes,
+    seconds: Math.round((performance.now() - started) / 1000),
     example,
   })
-  const pool = { script, first: Number(values['first-seed']), count: Number(values.seeds), jobs: 1 }
-  try {
-    for await (const { report } of lookInto(pool)) {
-      universes++
-      for (const problem of report.problems) {
-        const promises = promisesOf(problem)
-        if (example === '') example = `seed ${report.seed}: ${problem}`
-        const right = promises.find(promise => breaks.includes(promise))
-        if (right !== undefined) {
-          example = `seed ${report.seed}: ${problem}`
-          return verdict(right)
-        }
-        for (const promise of promises) others.add(promise)
-      }
+  const pool = {
+    script,
+    first: Number(values['first-seed']),
+    count: Number(values.seeds),
+    jobs: 1,
+    args: [`--until=${breaks.join()}`],
+    limitMs: LIMIT_MS,
+  }
+  for await (const { report } of lookInto(pool)) {
+    universes++
+    table.progress(name, universes)
+    for (const problem of report.problems) {
+      const promises = promisesOf(problem)
+      const right = breaks.find(promise => promises.includes(promise))
+      if (example === '' || right !== undefined) example = `seed ${report.seed}: ${problem}`
+      if (right !== undefined) return verdict(right)
+      for (const promise of promises) others.add(promise)
     }
-  } catch (error) {
-    // The process has died or hangs, as the real one would.
-    example = reasonOf(error)
-    others.add('P9')
-    return verdict(breaks.includes('P9') ? 'P9' : null)
   }
   return verdict(null)
 }
 
-function show({ mutant, caughtBy, othersBroken, universes, example }: Verdict): void {
-  const found = othersBroken.length === 0 ? 'SURVIVED' : `ONLY BY ${othersBroken.join(' ')}`
-  console.log(`${mutant.padEnd(84)} ${(caughtBy ?? found).padEnd(9)} after ${universes}`)
-  if (caughtBy === null && example !== '') console.log(`    ${example}`)
-}
-
-const waiting = MUTANTS.filter(({ name }) => new RegExp(values.only).test(name))
+const wanted = new RegExp(values.only)
+const waiting = MUTANTS.map((mutant, at) => [mutant, at + 1] as const).filter(([{ name }]) =>
+  wanted.test(name)
+)
+const table = new MutantTable(waiting.length, Number(values.seeds))
 const verdicts: Verdict[] = []
 const work = async (): Promise<void> => {
-  for (let mutant = waiting.shift(); mutant !== undefined; mutant = waiting.shift()) {
-    const verdict = await judge(mutant)
+  for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+    const verdict = await judge(...next, table)
     verdicts.push(verdict)
-    if (!values.json) show(verdict)
+    table.judged(verdict, values.json)
   }
 }
 await Promise.all(Array.from({ length: Number(values.jobs) }, work))
-const missed = verdicts.filter(({ caughtBy }) => caughtBy === null)
-if (values.json) console.log(JSON.stringify(verdicts, null, 2))
-else
+if (values.json)
   console.log(
-    `${verdicts.length - missed.length} of ${verdicts.length} errors were caught by a checker of a promise that they break`
+    JSON.stringify(
+      verdicts.sort((a, b) => a.number - b.number),
+      null,
+      2
+    )
   )
-process.exitCode = missed.length === 0 ? 0 : 1
+else table.end(verdicts)
+process.exitCode = verdicts.every(({ caughtBy }) => caughtBy !== null) ? 0 : 1

@@ -25,6 +25,13 @@ const NAMES = [
   'it is in doubt who is back',
   'all others are started anew',
   'a source cannot read what another lacks',
+  'an intent is forgotten',
+  'the one that was taken loses power',
+  'the one that stays loses power',
+  'the source is lost',
+  'a promise outlives its process',
+  'only the own replica is asked',
+  'a session request comes late',
 ] as const
 export type PlotName = (typeof NAMES)[number]
 
@@ -37,7 +44,9 @@ export class Plots {
   constructor(universe: Universe) {
     this.#universe = universe
     this.#random = universe.world.random.fork()
-    this.#favourites = this.#random.shuffled(NAMES).slice(0, 1 + this.#random.below(NAMES.length))
+    this.#favourites = this.#random
+      .shuffled(NAMES)
+      .slice(0, universe.staged ? undefined : 1 + this.#random.below(NAMES.length))
   }
 
   /** Plays one of them on a volume that is open now. */
@@ -60,6 +69,20 @@ export class Plots {
         return this.#startOthersAnew(stage)
       case 'a source cannot read what another lacks':
         return this.#spoilSource(stage)
+      case 'an intent is forgotten':
+        return this.#forgetIntent(stage)
+      case 'the one that was taken loses power':
+        return this.#loseTaker(stage)
+      case 'the one that stays loses power':
+        return this.#loseTheOneThatStays(stage)
+      case 'the source is lost':
+        return this.#loseSource(stage)
+      case 'a promise outlives its process':
+        return this.#outlivePromise(stage)
+      case 'only the own replica is asked':
+        return this.#askOwnReplica(stage)
+      case 'a session request comes late':
+        return this.#delaySessionRequest(stage)
     }
   }
 
@@ -240,6 +263,229 @@ export class Plots {
     guest.onlyRead(until)
     await world.pause(random.between(20, 200))
     await faults.disks.spoilPlaces(source, volume, until - world.now)
+  }
+
+  /**
+   * Has the volume where no replica of it is, or where one is.
+   * @returns null when a replica is away, there is no such host, or it does not get the volume
+   */
+  async #moved({ volume, primary, guest }: Stage, where: 'remote' | 'local'): Promise<Stage | null> {
+    const { administrator, hosts } = this.#universe
+    const records = replicasOf(this.#universe.stateOf(volume))
+    if (records.some(({ inSync }) => !inSync)) return null
+    const isHolder = ({ id }: SimulatedHost): boolean => records.some(({ host }) => host === id)
+    const isRight = (host: SimulatedHost): boolean => isHolder(host) === (where === 'local')
+    const holders = (without: SimulatedHost): SimulatedHost[] =>
+      this.#random.shuffled(hosts.filter(host => isHolder(host) && host !== without))
+    if (isRight(primary)) return { volume, primary, holders: holders(primary), guest }
+    const other = hosts.find(host => host.running && isRight(host))
+    if (other === undefined) return null
+    await administrator.close(volume, primary)
+    await administrator.take(volume, other)
+    const { process } = other
+    if (!this.#isActive() || this.#universe.stateOf(volume).primary !== other.id || !other.running)
+      return null
+    const newGuest = volume.guests.findLast(candidate => candidate.process === process)
+    return { volume, primary: other, holders: holders(other), guest: newGuest }
+  }
+
+  /**
+   * One replica is away. The other dies while it makes intents durable, and the next process sees in its page cache what
+   * the disk may not have. It is written to again, and then its power goes: what it missed nobody would know.
+   */
+  async #forgetIntent(stage: Stage): Promise<void> {
+    const { faults, coincidences, world } = this.#universe
+    const random = this.#random
+    // Places grow cold: their intents go.
+    stage.volume.quietUntil = world.now + 8_000
+    await world.pause(random.between(2_000, 5_500))
+    const remote = await this.#moved(stage, 'remote')
+    if (remote?.guest?.flushes !== true || !this.#isActive()) return
+    const { volume, guest, holders } = remote
+    const [stays, ...others] = holders
+    for (const other of others) void faults.kill(other, random.between(4_000, 8_000))
+    const isAlone = (): boolean =>
+      replicasOf(this.#universe.stateOf(volume)).every(({ host, inSync }) => inSync === (host === stays!.id))
+    const limit = world.now + 2_000
+    while (this.#isActive() && !isAlone() && world.now < limit) await world.pause(1)
+    if (!this.#isActive() || !isAlone()) return
+    await world.pause(random.between(5, 100))
+    // One: a further intent that is made durable would bring this one with it.
+    const isDying = new Promise<void>(resolve => coincidences.atNextSync(stays!, resolve))
+    guest.scatter(1, 0)
+    await Promise.race([isDying, world.pause(20)])
+    await world.pause(random.between(0, 0.3))
+    await faults.kill(stays!, random.between(20, 120))
+    await world.pause(random.between(60, 350))
+    if (this.#isActive()) await faults.cutPower([stays!], random.between(200, 1_500))
+  }
+
+  /**
+   * The primary is left behind with what it has not flushed, and who takes over loses power at that moment: it must have
+   * made durable what it holds.
+   */
+  async #loseTaker({ volume, primary, holders, guest }: Stage): Promise<void> {
+    const { faults, hosts, world } = this.#universe
+    const random = this.#random
+    const taker = holders[0]!
+    guest?.scatter(3 + random.below(6), 0)
+    await world.pause(random.between(3, 30))
+    for (const other of [primary, ...holders.slice(1)]) {
+      const lastsMs = random.between(8_000, 11_000)
+      if (random.chance(0.5)) void faults.kill(other, lastsMs)
+      else void faults.isolate(other, hosts, true, lastsMs)
+    }
+    const isTaken = (): boolean => this.#universe.stateOf(volume).primary === taker.id
+    void this.#takeElsewhere(volume, taker, 8, 400)
+    const limit = world.now + 8_000
+    while (this.#isActive() && !isTaken() && world.now < limit) await world.pause(0.5)
+    if (!this.#isActive() || !isTaken()) return
+    await world.pause(random.chance(0.7) ? random.between(0, 3) : random.between(3, 30))
+    await faults.cutPower([taker], random.between(200, 1_500))
+  }
+
+  /**
+   * One replica goes, and the one that stays loses power about when the primary takes the first one out; it was late with
+   * some changes, too. What it had acknowledged must have been made durable before.
+   */
+  async #loseTheOneThatStays(stage: Stage): Promise<void> {
+    const { faults, world } = this.#universe
+    const random = this.#random
+    const remote = await this.#moved(stage, 'remote')
+    if (remote?.guest?.flushes !== true) return
+    const { primary, guest, holders } = remote
+    await world.pause(random.between(0, 300))
+    const [stays, ...others] = holders
+    guest.scatter(3 + random.below(6), 0)
+    await world.pause(random.between(2, 40))
+    const isLate = random.chance(0.5)
+    if (isLate) {
+      void faults.slowDisk(stays!, random.between(1_000, 4_000), random.between(300, 1_200))
+      guest.scatter(2 + random.below(6), 0)
+      await world.pause(random.between(1, 5))
+    }
+    if (random.chance(0.5)) void faults.doubtEverything(primary, random.between(800, 3_000))
+    for (const other of others) void faults.kill(other, random.between(5_000, 9_000))
+    await world.pause(isLate ? random.between(300, 1_500) : random.between(20, 500))
+    if (this.#isActive()) await faults.cutPower([stays!], random.between(400, 2_500))
+  }
+
+  /**
+   * A replica has lost what was not flushed, and the primary is gone. The next one makes them equal, and while it does, the
+   * one that has everything goes: the other may not stand in for it.
+   */
+  async #loseSource({ volume, primary, holders, guest }: Stage): Promise<void> {
+    const { faults, administrator, hosts, world } = this.#universe
+    const random = this.#random
+    const records = replicasOf(this.#universe.stateOf(volume))
+    const all = random.shuffled(hosts.filter(({ id }) => records.some(({ host }) => host === id)))
+    const [whole, loser] = holders.includes(primary) ? all : [holders[0]!, holders[1] ?? primary]
+    if (whole === undefined || loser === undefined || whole === primary || loser === whole) return
+    guest?.scatter(4 + random.below(8), 0)
+    await world.pause(random.between(3, 30))
+    void faults.cutPower([loser], random.between(50, 250))
+    if (loser !== primary) void faults.kill(primary, random.between(6_000, 9_000))
+    const taker = hosts.find(host => host !== primary && host !== loser && host !== whole) ?? whole
+    const { epoch } = this.#universe.stateOf(volume)
+    const isTaken = (): boolean => {
+      const state = this.#universe.stateOf(volume)
+      return state.primary === taker.id && state.epoch > epoch
+    }
+    for (const host of [whole, loser]) void faults.slowDisk(host, random.between(20, 100), 9_000)
+    void (async () => {
+      for (let attempt = 0; attempt < 8 && this.#isActive() && !isTaken(); attempt++) {
+        await world.pause(random.between(200, 900))
+        await administrator.take(volume, taker)
+      }
+    })()
+    const limit = world.now + 9_000
+    while (this.#isActive() && !isTaken() && world.now < limit) await world.pause(1)
+    if (!this.#isActive() || !isTaken()) return
+    await world.pause(random.between(0, 120))
+    await faults.kill(whole, random.between(2_000, 6_000))
+  }
+
+  /**
+   * A replica's process dies, and the next one does not find its store for longer than a promise lasts; heartbeats it
+   * answers. Then it is taken, out of the primary's sight, which must not have believed in what the dead one promised.
+   */
+  async #outlivePromise(stage: Stage): Promise<void> {
+    const { faults, hosts, world } = this.#universe
+    const random = this.#random
+    const local = await this.#moved(stage, 'local')
+    if (local === null) return
+    const { volume, primary, holders, guest } = local
+    void faults.withoutCoordinator([primary], 9_500)
+    await world.pause(random.between(0, 100))
+    for (const holder of holders) {
+      holder.storeIsMissing = true
+      void faults.kill(holder, random.between(20, 100))
+    }
+    guest?.onlyRead(world.now + 9_000)
+    await world.pause(random.between(4_250, 4_800))
+    for (const holder of holders) holder.storeIsMissing = false
+    if (!this.#isActive()) return
+    void faults.isolate(primary, hosts, false, random.between(3_500, 4_500))
+    await this.#takeElsewhere(volume, holders[0]!, 6, 200)
+  }
+
+  /**
+   * A contender reaches only the replica in the primary's own process, for which nobody beats; the primary cannot learn
+   * from the coordinator that it was overtaken, and another replica goes on promising.
+   */
+  async #askOwnReplica(stage: Stage): Promise<void> {
+    const { faults, hosts, world } = this.#universe
+    const random = this.#random
+    const local = await this.#moved(stage, 'local')
+    if (local === null) return
+    const { volume, primary, holders, guest } = local
+    const taker = hosts.find(host => host.running && host !== primary && !holders.includes(host))
+    if (taker === undefined) return
+    const lastsMs = random.between(8_000, 11_000)
+    guest?.onlyRead(world.now + lastsMs)
+    void faults.withoutCoordinator([primary], lastsMs)
+    for (const holder of holders) {
+      void faults.cut(
+        [
+          [holder, taker],
+          [taker, holder],
+        ],
+        lastsMs
+      )
+    }
+    await world.pause(random.between(3_500, 4_500))
+    await this.#takeElsewhere(volume, taker, 6, 500)
+  }
+
+  /**
+   * A replica has believed its primary, and dies with its host's power before the request for a session arrives; the next
+   * process gets that request, and has lost what the primary counts on.
+   */
+  async #delaySessionRequest({ volume, primary, holders, guest }: Stage): Promise<void> {
+    const { faults, network, world } = this.#universe
+    const random = this.#random
+    const holder = holders[0]!
+    if (guest === undefined) return
+    guest.scatter(3 + random.below(6), 0)
+    await world.pause(random.between(3, 30))
+    const { node: before } = holder
+    void faults.kill(holder, random.between(20, 120))
+    // The moment in which the next process has confirmed, and has no session.
+    const hasConfirmed = (): boolean => {
+      const { node } = holder
+      if (node === null || node === before) return false
+      return node.replicas.holderOf(volume.key)?.inSession === false
+    }
+    const limit = world.now + 400
+    while (this.#isActive() && !hasConfirmed() && world.now < limit) await world.pause(0.02)
+    if (!this.#isActive() || !hasConfirmed()) return
+    network.cut(primary, holder)
+    await world.pause(random.between(1, 3))
+    void faults.cutPower([holder], random.between(30, 150))
+    await world.pause(random.between(160, 300))
+    network.deliverHeld(primary, holder)
+    await world.pause(random.between(0, 200))
+    network.join(primary, holder)
   }
 
   async #takeElsewhere(

@@ -54,6 +54,14 @@ export function saysThatItLost(disk: SimulatedDisk, file: string): boolean {
   )
 }
 
+/** The id of the replica whose files are there, as a power cut now would leave them; null when that is not certain. */
+export function replicaIdOf(disk: SimulatedDisk, volume: SimulatedVolume): string | null {
+  const file = metadataFileOf(volume)
+  if (!disk.names.has(file)) return null
+  const ids = new Set(durableMetadata(disk.inode(file, 'open')).map(({ replica }) => replica))
+  return ids.size === 1 ? [...ids][0]! : null
+}
+
 /** @returns what is wrong with what the disk of one host says of its replica; null when nothing is */
 export function checkRecoverable(
   { disk, name }: { readonly disk: SimulatedDisk; readonly name: string },

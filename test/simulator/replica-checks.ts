@@ -1,10 +1,12 @@
 /**
  * What must be true of the replicas' files, seen from outside: by the record, the processes that live, and the bytes.
  */
+import { type RegionSet } from '../../core/mirror/region-set.ts'
 import { replicasOf } from '../../core/mirror/volume-change.ts'
 import { type VolumeState } from '../../core/mirror/volume-record.ts'
-import { type RegionIndex } from '../../core/units.ts'
+import { type RegionIndex, type ReplicaId } from '../../core/units.ts'
 import { SECTOR_BYTES } from './history.ts'
+import { replicaIdOf } from './recoverable.ts'
 import { ReplicaImage } from './replica-image.ts'
 import { type SimulatedHost } from './simulated-host.ts'
 import { rawFileOf, type SimulatedVolume } from './simulated-volume.ts'
@@ -23,43 +25,73 @@ const holdersOf = (replicas: readonly { host: string }[], hosts: readonly Simula
   replicas.map(replica => hosts.find(({ id }) => id === replica.host)!)
 
 /**
- * Where in-sync replicas differ, one of them has a write intent; and where they could differ after a power cut of any
- * hosts, one has an intent that survives it. At all times: bits are durable before the bytes change.
+ * Where an in-sync replica and any other configured one differ, one of the two has a write intent; and where they could
+ * differ after a power cut of any hosts, one of the two has an intent that survives it. At all times: bits are durable
+ * before the bytes change, and they stay while a replica is away, because they are the list of what it misses.
  *
- * @param inSync the hosts of the in-sync replicas
+ * @param lost replicas whose files are gone or damaged
  * @returns what is wrong, or null
  */
-export function checkIntents(volume: SimulatedVolume, inSync: readonly SimulatedHost[]): string | null {
-  const replicas = inSync.map(host => ({
+export function checkIntents(
+  volume: SimulatedVolume,
+  state: VolumeState,
+  hosts: readonly SimulatedHost[],
+  lost: ReadonlySet<ReplicaId>
+): string | null {
+  const replicas: Configured[] = []
+  for (const record of replicasOf(state)) {
+    if (lost.has(record.replica)) continue
+    const host = hosts.find(({ id }) => id === record.host)!
+    const image = ReplicaImage.of(host.disk, volume)
+    // What is left of another one is not what the record means.
+    const isThere = image !== null && replicaIdOf(host.disk, volume) === record.replica
+    if (!isThere && record.inSync) return null
     // A process that is not there cannot be asked: the next one reads what the page cache shows.
-    intents: host.node?.replicas.intentsOf(volume.key) ?? null,
-    image: ReplicaImage.of(host.disk, volume)!,
-  }))
-  if (replicas.length === 0 || replicas.some(({ image }) => (image as ReplicaImage | null) === null))
-    return null
+    const intents = host.node?.replicas.intentsOf(volume.key) ?? null
+    if (isThere) replicas.push({ inSync: record.inSync, name: host.name, intents, image })
+  }
   for (const region of volume.history.writtenRegions()) {
-    const isNoted = replicas.some(
-      ({ intents, image }) => intents?.has(region as RegionIndex) ?? image.hasIntent(region)
+    const unnoted = comparable(replicas, ({ intents, image }) =>
+      intents === null ? image.hasIntent(region) : intents.has(region as RegionIndex)
     )
-    const staysNoted = replicas.some(({ image }) => image.intent(region) === 'set')
-    if (isNoted && staysNoted) continue
+    const forgetful = comparable(replicas, ({ image }) => image.intent(region) === 'set')
+    if (unnoted.length + forgetful.length === 0) continue
     for (const sector of volume.history.writtenSectors(region)) {
       if (volume.history.exempt.has(sector)) continue
-      if (!isNoted && !allSame(replicas, image => image.shows(sector))) {
-        return `P9: sector ${sector} differs between in-sync replicas and nobody has an intent for its region`
+      if (!allSame(unnoted, image => image.shows(sector))) {
+        return `P9: sector ${sector} differs between ${namesOf(unnoted)} and neither has an intent for its region`
       }
-      if (!staysNoted && !allSame(replicas, image => image.survivor(sector))) {
-        return `P9: after a power cut sector ${sector} could differ between in-sync replicas without an intent for its region`
+      if (!allSame(forgetful, image => image.survivor(sector))) {
+        return `P9: after a power cut sector ${sector} could differ between ${namesOf(forgetful)} without an intent for its region`
       }
     }
   }
   return null
 }
 
-function allSame(
-  replicas: readonly { readonly image: ReplicaImage }[],
-  valueOf: (image: ReplicaImage) => number | null
-): boolean {
+/** A replica that the record names, and that is on its host. */
+interface Configured {
+  readonly inSync: boolean
+  readonly name: string
+  /** As its process has them; null when none runs. */
+  readonly intents: RegionSet | null
+  readonly image: ReplicaImage
+}
+
+/** Those without an intent that must be the same because of it: none, unless one of them counts. */
+function comparable(
+  replicas: readonly Configured[],
+  hasIntent: (replica: Configured) => boolean
+): readonly Configured[] {
+  const without = replicas.filter(replica => !hasIntent(replica))
+  return without.length > 1 && without.some(({ inSync }) => inSync) ? without : []
+}
+
+const namesOf = (replicas: readonly Configured[]): string =>
+  replicas.map(({ name, inSync }) => (inSync ? name : `${name} (stale)`)).join(' and ')
+
+function allSame(replicas: readonly Configured[], valueOf: (image: ReplicaImage) => number | null): boolean {
+  if (replicas.length === 0) return true
   const first = valueOf(replicas[0]!.image)
   return first !== null && replicas.every(({ image }) => valueOf(image) === first)
 }

@@ -1,20 +1,29 @@
 /**
  * A process that looks into universes: seeds come in as messages, outcomes go out. Started by `worker-pool.ts`, always
  * as a bundle.
+ *
+ *     --digest        with a hash of each log
+ *     --until=P1,P4   a universe ends when it has broken one of these promises
  */
 import { createHash } from 'node:crypto'
+import { parseArgs } from 'node:util'
+import { promisesOf } from './promises.ts'
 import { Universe } from './universe.ts'
 import { type Outcome, type ToWorker } from './worker-messages.ts'
 
-const wanted = new Set(process.argv.slice(2))
+const { values } = parseArgs({
+  // When something else is between, as for coverage, it has taken what is for itself.
+  args: process.argv.slice(2).filter(text => text.startsWith('--')),
+  options: { digest: { type: 'boolean', default: false }, until: { type: 'string', default: '' } },
+})
+const until = new Set(values.until.split(','))
 
 async function look(seed: number): Promise<Outcome> {
   const hash = createHash('sha256')
-  const report = await new Universe(
-    seed,
-    wanted.has('--digest') ? line => void hash.update(`${line}\n`) : undefined
-  ).run()
-  return { report, digest: wanted.has('--digest') ? hash.digest('hex') : '' }
+  const log = values.digest ? (line: string) => void hash.update(`${line}\n`) : undefined
+  const isEnough = (problem: string): boolean => promisesOf(problem).some(promise => until.has(promise))
+  const report = await new Universe(seed, log, isEnough).run()
+  return { report, digest: values.digest ? hash.digest('hex') : '' }
 }
 
 process.on('message', (message: ToWorker) => {

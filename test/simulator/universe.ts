@@ -73,6 +73,9 @@ const POOL_SEED = 0x706f6f6c
 /** The part of the universes in which faults are rare, and last: else nothing would ever be waited for to its end. */
 const STEADY_PART = 0.12
 const STEADY_SEED = 0x73746479
+/** The part of the universes in which nothing but plots is played, one after the other. */
+const STAGED_PART = 0.2
+const STAGED_SEED = 0x73746167
 const BATCH_SEED = 0x62617463
 const SECTORS_PER_REGION = REGION_BYTES / SECTOR_BYTES
 
@@ -100,15 +103,29 @@ export class Universe {
   /** Whose replica the bytes of a read are from. */
   readonly #readFrom = new WeakMap<Uint8Array, SimulatedHost>()
   readonly liveness: Liveness
+  readonly #isEnough: (problem: string) => boolean
+  /** Resolves when the problem is there that was looked for. */
+  readonly #found: Promise<void>
+  #find!: () => void
   #resyncs = 0
   /** Little happens at once; what is broken stays so for a while, and guests stay where they are. */
   readonly steady: boolean
+  /** Only plots are played: what else happens would keep them from their end. */
+  readonly staged: boolean
   /** No fault will come any more, and nobody starts anything. */
   calm = false
 
-  constructor(seed: number, log: (line: string) => void = () => undefined) {
+  /** @param isEnough whether a problem is what was looked for, so that nothing after it matters */
+  constructor(
+    seed: number,
+    log: (line: string) => void = () => undefined,
+    isEnough: (problem: string) => boolean = () => false
+  ) {
     this.#seed = seed
+    this.#isEnough = isEnough
+    this.#found = new Promise(resolve => (this.#find = resolve))
     this.steady = new SeededRandom(seed ^ STEADY_SEED).chance(STEADY_PART)
+    this.staged = !this.steady && new SeededRandom(seed ^ STAGED_SEED).chance(STAGED_PART)
     this.world = new World(seed, line => {
       if (line.includes('replica is in-sync')) this.#resyncs++
       log(line)
@@ -208,15 +225,20 @@ export class Universe {
   problem(text: string): void {
     this.world.log('CHECK', text)
     this.#problems.push(text)
+    if (this.#isEnough(text)) this.#find()
   }
 
   /** Runs from the first moment to the last check. */
   async run(): Promise<UniverseReport> {
+    // In a real process it would be the end of it.
+    const uncaught = (error: unknown): void => this.problem(`P9: nobody caught: ${reasonOf(error)}`)
+    process.on('unhandledRejection', uncaught)
     try {
-      await this.world.runUntil(this.#live(), 1_000_000)
+      await this.world.runUntil(Promise.race([this.#live(), this.#found]), 1_000_000)
     } catch (error) {
       this.problem(`P9: ${reasonOf(error)}`)
     } finally {
+      process.off('unhandledRejection', uncaught)
       this.pool?.free()
     }
     return {
@@ -243,7 +265,7 @@ export class Universe {
       this.volumes.push(await making)
     }
     const people = this.volumes.map(async volume => this.administrator.keepRunning(volume))
-    const rivals = this.volumes.filter(() => this.#random.chance(0.5) && !this.steady)
+    const rivals = this.volumes.filter(() => this.#random.chance(0.5) && !this.steady && !this.staged)
     people.push(...rivals.map(async volume => this.administrator.rival(volume)))
     people.push(...this.volumes.map(async volume => this.#watchReplicas(volume)))
     people.push(this.#followMirrors(), new Onlookers(this).look())
@@ -348,7 +370,7 @@ export class Universe {
     const before = volume.inSync
     volume.inSync = this.hosts.filter(({ id }) => inSyncReplicas(state).some(({ host }) => host === id))
     for (const host of volume.inSync) if (!before.includes(host)) volume.durability.joined(host)
-    this.#note(checkIntents(volume, this.losses.certainlyInSync(volume)))
+    this.#note(this.#checkIntents(volume))
   }
 
   /** A primary has stopped serving because another host is the primary, as it says. Else its guest waits for nothing. */
@@ -369,8 +391,7 @@ export class Universe {
       if (looks % 12 === 1) this.#checkRecoverable(volume, state)
       if (looks % 6 === 0) volume.durability.look()
       const problem =
-        checkEquality(volume, state, this.hosts) ??
-        (looks % 6 === 3 ? checkIntents(volume, this.losses.certainlyInSync(volume)) : null)
+        checkEquality(volume, state, this.hosts) ?? (looks % 6 === 3 ? this.#checkIntents(volume) : null)
       if (problem === null) continue
       this.problem(problem)
       return
@@ -384,6 +405,15 @@ export class Universe {
       const host = this.hosts.find(({ id }) => id === replica.host)!
       this.#note(checkRecoverable(host, volume, state, replica))
     }
+  }
+
+  #checkIntents(volume: SimulatedVolume): string | null {
+    return checkIntents(volume, this.stateOf(volume), this.hosts, this.losses.replicas)
+  }
+
+  /** Hosts are about to lose power: whatever that leaves, intents cover it. */
+  powerIsCut(): void {
+    for (const volume of this.volumes) this.#note(this.#checkIntents(volume))
   }
 
   // -- the end ------------------------------------------------------------------------------------------------------------
