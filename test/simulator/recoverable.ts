@@ -6,7 +6,7 @@ import { crc32 } from 'node:zlib'
 import { type ReplicaRecord, type VolumeState } from '../../core/mirror/volume-record.ts'
 import { type Epoch } from '../../core/units.ts'
 import { type SimulatedDisk } from './simulated-disk.ts'
-import { PAGE_BYTES, type SimulatedInode } from './simulated-file.ts'
+import { PAGE_BYTES, SECTOR_BYTES, type SimulatedInode } from './simulated-file.ts'
 import { type SimulatedHost } from './simulated-host.ts'
 import { mapFileOf, metadataFileOf, rawFileOf, type SimulatedVolume } from './simulated-volume.ts'
 
@@ -25,32 +25,32 @@ interface Told {
 }
 
 /**
- * What the copies of a replica's metadata say that a power cut now cannot spoil; usually both, while one of them is
- * written the other. Read by hand, as somebody would with a rescue disk: the format is part of the promise.
+ * What the copies of a replica's metadata may say after a power cut now. A copy fits a sector, which a disk writes whole:
+ * one that is being written, or that a process wrote and did not sync before it died, is what it was or what it is to be.
+ * Read by hand, as somebody would with a rescue disk: the format is part of the promise.
  */
 function durableMetadata(inode: SimulatedInode): Told[] {
   return SLOTS.flatMap(position => {
-    const isWritten = inode.unsynced.some(
-      change => change.position < position + PAGE_BYTES && position < change.position + change.length
-    )
-    const page = inode.durablePage(position / PAGE_BYTES)
-    return isWritten || page === null ? [] : toldBy(page)
+    const states = inode.survivorsOf(position / SECTOR_BYTES).map(toldBy)
+    const whole = states.filter(told => told !== null)
+    return whole.length === states.length ? whole : []
   })
 }
 
-function toldBy(page: Uint8Array): Told[] {
-  const text = Buffer.from(page).toString('latin1')
+/** @param bytes that begin with a slot */
+function toldBy(bytes: Uint8Array): Told | null {
+  const text = Buffer.from(bytes).toString('latin1')
   const [line = '', json = ''] = text.split('\n', 2)
   const match = /^(xosan-replica 1 \d+ \d+) ([0-9a-f]{8})$/.exec(line)
-  if (match === null || crc32(json, crc32(match[1]!)) !== Number.parseInt(match[2]!, 16)) return []
-  return [JSON.parse(json) as Told]
+  if (match === null || crc32(json, crc32(match[1]!)) !== Number.parseInt(match[2]!, 16)) return null
+  return JSON.parse(json) as Told
 }
 
 /** Whether the next process of this boot will find that un-flushed writes may be lost, at the epoch that is accepted now. */
 export function saysThatItLost(disk: SimulatedDisk, file: string): boolean {
   const pages = disk.inode(file, 'open').cached
-  return SLOTS.flatMap(at => toldBy(pages.get(at / PAGE_BYTES)!)).some(
-    ({ lostAt, acceptedEpoch }) => lostAt === acceptedEpoch
+  return SLOTS.map(at => toldBy(pages.get(at / PAGE_BYTES)!)).some(
+    told => told !== null && told.lostAt === told.acceptedEpoch
   )
 }
 
