@@ -325,7 +325,8 @@ export class FaultSchedule {
   async cutPower(hosts: readonly SimulatedHost[], forMs: number): Promise<void> {
     if (this.#over) return
     const hit = hosts.filter(({ poweredOn }) => poweredOn)
-    if (hit.length > 0) this.#universe.powerIsCut()
+    // Whatever it leaves.
+    if (hit.length > 0) for (const volume of this.#universe.volumes) this.#universe.checkIntents(volume)
     for (const host of hit) host.cutPower()
     if (hit.length > 0) this.#universe.losses.ofWrites()
     for (const host of hit) {

@@ -202,7 +202,7 @@ export class Plots {
   async #startOthersAnew(first: Stage): Promise<void> {
     const { faults, world } = this.#universe
     const random = this.#random
-    const stage = await this.#moveOut(first)
+    const stage = (await this.#moved(first, 'remote')) ?? this.#stage(first.volume)
     if (stage === null) return
     const { volume, primary, holders, guest } = stage
     const how = random.fraction()
@@ -228,18 +228,6 @@ export class Plots {
     await faults.cutPower(holders, random.between(100, 800))
     await world.pause(random.between(0, 500))
     if (random.chance(0.6)) await this.#takeElsewhere(volume, holders[0]!, 6, 1_500)
-  }
-
-  /** Has a volume served by a host that has no replica of it, if there is one. */
-  async #moveOut(stage: Stage): Promise<Stage | null> {
-    const { administrator, hosts } = this.#universe
-    const { volume, primary } = stage
-    const holders = replicasOf(this.#universe.stateOf(volume)).map(({ host }) => host)
-    const outsider = hosts.find(({ id, running }) => running && !holders.includes(id))
-    if (outsider === undefined || !holders.includes(primary.id)) return stage
-    await administrator.close(volume, primary)
-    await administrator.take(volume, outsider)
-    return this.#isActive() ? this.#stage(volume) : null
   }
 
   /**

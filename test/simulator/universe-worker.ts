@@ -7,7 +7,7 @@
  */
 import { createHash } from 'node:crypto'
 import { parseArgs } from 'node:util'
-import { promisesOf } from './promises.ts'
+import { Search } from './promises.ts'
 import { Universe } from './universe.ts'
 import { type Outcome, type ToWorker } from './worker-messages.ts'
 
@@ -16,13 +16,12 @@ const { values } = parseArgs({
   args: process.argv.slice(2).filter(text => text.startsWith('--')),
   options: { digest: { type: 'boolean', default: false }, until: { type: 'string', default: '' } },
 })
-const until = new Set(values.until.split(','))
+const until = values.until.split(',')
 
 async function look(seed: number): Promise<Outcome> {
   const hash = createHash('sha256')
   const log = values.digest ? (line: string) => void hash.update(`${line}\n`) : undefined
-  const isEnough = (problem: string): boolean => promisesOf(problem).some(promise => until.has(promise))
-  const report = await new Universe(seed, log, isEnough).run()
+  const report = await new Universe(seed, log, new Search(until)).run()
   return { report, digest: values.digest ? hash.digest('hex') : '' }
 }
 

@@ -16,6 +16,7 @@ import { type VolumeState } from '../../core/mirror/volume-record.ts'
 import { type Entry } from '../../core/ports/coordinator.ts'
 import { type ByteOffset, type Millis, REGION_BYTES, type SrId } from '../../core/units.ts'
 import { Administrator } from './administrator.ts'
+import { characterOf } from './character.ts'
 import { Coincidences } from './coincidences.ts'
 import { FaultSchedule } from './faults.ts'
 import { SECTOR_BYTES } from './history.ts'
@@ -28,6 +29,7 @@ import { makeThroughXosand, makeVolume } from './making-volumes.ts'
 import { Onlookers } from './onlookers.ts'
 import { Operators } from './operators.ts'
 import { Plots } from './plots.ts'
+import { Search } from './promises.ts'
 import { tryParseState, volumeOfKey } from './records.ts'
 import { checkEnd, checkEquality, checkIntents } from './replica-checks.ts'
 import { checkRecoverable } from './recoverable.ts'
@@ -70,12 +72,6 @@ const FOLLOW_INTERVAL_MS = 20
 const PART_WITH_POOL = 0.4
 /** Sets the choice apart from all others that the seed decides. */
 const POOL_SEED = 0x706f6f6c
-/** The part of the universes in which faults are rare, and last: else nothing would ever be waited for to its end. */
-const STEADY_PART = 0.12
-const STEADY_SEED = 0x73746479
-/** The part of the universes in which nothing but plots is played, one after the other. */
-const STAGED_PART = 0.2
-const STAGED_SEED = 0x73746167
 const BATCH_SEED = 0x62617463
 const SECTORS_PER_REGION = REGION_BYTES / SECTOR_BYTES
 
@@ -103,10 +99,7 @@ export class Universe {
   /** Whose replica the bytes of a read are from. */
   readonly #readFrom = new WeakMap<Uint8Array, SimulatedHost>()
   readonly liveness: Liveness
-  readonly #isEnough: (problem: string) => boolean
-  /** Resolves when the problem is there that was looked for. */
-  readonly #found: Promise<void>
-  #find!: () => void
+  readonly #search: Search
   #resyncs = 0
   /** Little happens at once; what is broken stays so for a while, and guests stay where they are. */
   readonly steady: boolean
@@ -115,17 +108,10 @@ export class Universe {
   /** No fault will come any more, and nobody starts anything. */
   calm = false
 
-  /** @param isEnough whether a problem is what was looked for, so that nothing after it matters */
-  constructor(
-    seed: number,
-    log: (line: string) => void = () => undefined,
-    isEnough: (problem: string) => boolean = () => false
-  ) {
+  constructor(seed: number, log: (line: string) => void = () => undefined, search = new Search()) {
     this.#seed = seed
-    this.#isEnough = isEnough
-    this.#found = new Promise(resolve => (this.#find = resolve))
-    this.steady = new SeededRandom(seed ^ STEADY_SEED).chance(STEADY_PART)
-    this.staged = !this.steady && new SeededRandom(seed ^ STAGED_SEED).chance(STAGED_PART)
+    this.#search = search
+    ;({ steady: this.steady, staged: this.staged } = characterOf(seed))
     this.world = new World(seed, line => {
       if (line.includes('replica is in-sync')) this.#resyncs++
       log(line)
@@ -225,7 +211,7 @@ export class Universe {
   problem(text: string): void {
     this.world.log('CHECK', text)
     this.#problems.push(text)
-    if (this.#isEnough(text)) this.#find()
+    this.#search.saw(text)
   }
 
   /** Runs from the first moment to the last check. */
@@ -234,7 +220,7 @@ export class Universe {
     const uncaught = (error: unknown): void => this.problem(`P9: nobody caught: ${reasonOf(error)}`)
     process.on('unhandledRejection', uncaught)
     try {
-      await this.world.runUntil(Promise.race([this.#live(), this.#found]), 1_000_000)
+      await this.world.runUntil(Promise.race([this.#live(), this.#search.over]), 1_000_000)
     } catch (error) {
       this.problem(`P9: ${reasonOf(error)}`)
     } finally {
@@ -370,7 +356,7 @@ export class Universe {
     const before = volume.inSync
     volume.inSync = this.hosts.filter(({ id }) => inSyncReplicas(state).some(({ host }) => host === id))
     for (const host of volume.inSync) if (!before.includes(host)) volume.durability.joined(host)
-    this.#note(this.#checkIntents(volume))
+    this.checkIntents(volume)
   }
 
   /** A primary has stopped serving because another host is the primary, as it says. Else its guest waits for nothing. */
@@ -390,11 +376,9 @@ export class Universe {
       if (looks % 2 === 0) this.liveness.look(volume)
       if (looks % 12 === 1) this.#checkRecoverable(volume, state)
       if (looks % 6 === 0) volume.durability.look()
-      const problem =
-        checkEquality(volume, state, this.hosts) ?? (looks % 6 === 3 ? this.#checkIntents(volume) : null)
-      if (problem === null) continue
-      this.problem(problem)
-      return
+      const problem = checkEquality(volume, state, this.hosts)
+      this.#note(problem)
+      if (problem !== null || (looks % 6 === 3 && !this.checkIntents(volume))) return
     }
   }
 
@@ -407,13 +391,11 @@ export class Universe {
     }
   }
 
-  #checkIntents(volume: SimulatedVolume): string | null {
-    return checkIntents(volume, this.stateOf(volume), this.hosts, this.losses.replicas)
-  }
-
-  /** Hosts are about to lose power: whatever that leaves, intents cover it. */
-  powerIsCut(): void {
-    for (const volume of this.volumes) this.#note(this.#checkIntents(volume))
+  /** What may differ between replicas is noted in intents, also after a power cut now. */
+  checkIntents(volume: SimulatedVolume): boolean {
+    const problem = checkIntents(volume, this.stateOf(volume), this.hosts, this.losses.replicas)
+    this.#note(problem)
+    return problem === null
   }
 
   // -- the end ------------------------------------------------------------------------------------------------------------
