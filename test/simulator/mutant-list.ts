@@ -495,24 +495,10 @@ export const MUTANTS: readonly Mutant[] = [
     replace: 'for (let byte = DIGEST_BYTES; byte < DIGEST_BYTES; byte++) {',
   },
   {
-    name: 'an intent is cleared although its region was changed after the flush',
-    breaks: ['P1', 'P4', 'P7', 'P9'],
-    file: 'datapath/replica-local/replica-service.ts',
-    find: 'if (!session.changedAfter(region, upTo)) clean.add(region as RegionIndex)',
-    replace: 'clean.add(region as RegionIndex)',
-  },
-  {
     name: 'intents are cleared while a replica is being rebuilt',
     breaks: ['P1', 'P7', 'P9'],
     file: 'datapath/mirror/intent-round.ts',
     find: 'keeper.allInSync &&\n      unreconciled.isEmpty &&',
     replace: 'unreconciled.isEmpty &&',
-  },
-  {
-    name: 'intents are cleared before their regions are reconciled',
-    breaks: ['P1', 'P4', 'P9'],
-    file: 'datapath/mirror/intent-round.ts',
-    find: 'keeper.allInSync &&\n      unreconciled.isEmpty &&',
-    replace: 'keeper.allInSync &&',
   },
 ]
