@@ -81,6 +81,11 @@ export interface BlockDevice {
    * @returns the bytes: `into`, or another buffer of its length where `into` was left to such a call
    */
   read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array>
+  /**
+   * Fills the buffer now if that needs no wait of any kind; the buffer stays the caller's.
+   * @returns false when `read` is to be asked, which also says what is wrong. Then the buffer may hold anything
+   */
+  readAtOnce?(offset: ByteOffset, into: Uint8Array): boolean
   write(request: WriteRequest): Promise<void>
   /** Makes a range read as zeros. */
   zero(request: ZeroRequest): Promise<void>

@@ -39,7 +39,7 @@ export async function buildAll(outdir = join(root, 'dist'), programs = PROGRAMS)
     splitting: true,
     sourcemap: true,
     // Packages with native parts find their files relative to themselves and stay outside the bundle.
-    external: ['better-sqlite3', 'fs-native-extensions'],
+    external: ['better-sqlite3', 'fs-native-extensions', 'koffi'],
     // Bundled CommonJS packages call require(), which an ES module lacks.
     banner: {
       js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",

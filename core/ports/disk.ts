@@ -29,6 +29,11 @@ export interface Disk {
 export interface DiskFile {
   /** Fills the buffer from a position; what lies beyond the end of the file reads as zeros. */
   read(into: Uint8Array, position: ByteOffset): Promise<void>
+  /**
+   * Fills the buffer now if the system has all of it in memory and nothing else is to be waited for.
+   * @returns false when `read` is to be asked. Then the buffer may hold anything
+   */
+  readAtOnce?(into: Uint8Array, position: ByteOffset): boolean
   /** Writes the whole buffer at a position, growing the file when needed. */
   write(data: Uint8Array, position: ByteOffset): Promise<void>
   /** Makes all finished writes durable, as fdatasync does. After it has failed once, what it covered may be lost. */

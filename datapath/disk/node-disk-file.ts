@@ -1,8 +1,9 @@
-import { close, fdatasync, fstat, ftruncate, open, read, write, type Stats } from 'node:fs'
+import { close, constants, fdatasync, fstat, ftruncate, open, read, write, type Stats } from 'node:fs'
 import { trim, tryLock } from 'fs-native-extensions'
 import { promisify } from 'node:util'
 import { type DiskFile } from '../../core/ports/disk.ts'
 import { byteLength, type ByteLength, type ByteOffset } from '../../core/units.ts'
+import { type CachedRead, loadCachedRead } from './cached-read.ts'
 import { DiskLanes } from './disk-lanes.ts'
 
 const openAsync = promisify(open)
@@ -31,13 +32,22 @@ export class NodeDiskFile implements DiskFile {
   readonly #path: string
   readonly #punch: PunchCall
   readonly #lanes: DiskLanes
+  /** Null where it is not possible. */
+  #cachedRead: CachedRead | null
   /** Calls that were asked for and have not ended. */
   #calls = 0
   #closing = false
   #idle: (() => void) | null = null
 
-  private constructor(fd: number, path: string, punch: PunchCall, lanes: DiskLanes) {
+  private constructor(
+    fd: number,
+    path: string,
+    punch: PunchCall,
+    lanes: DiskLanes,
+    cachedRead: CachedRead | null
+  ) {
     this.#fd = fd
+    this.#cachedRead = cachedRead
     this.#path = path
     this.#punch = punch
     this.#lanes = lanes
@@ -50,8 +60,9 @@ export class NodeDiskFile implements DiskFile {
     punch: PunchCall = trim,
     lanes = new DiskLanes()
   ): Promise<NodeDiskFile> {
-    const fd = await lanes.run(() => openAsync(path, flags, 0o600))
-    const file = new NodeDiskFile(fd, path, punch, lanes)
+    const cachedRead = await loadCachedRead()
+    const fd = await lanes.run(() => openQuietly(path, flags))
+    const file = new NodeDiskFile(fd, path, punch, lanes, cachedRead)
     if ((await file.#call(() => statAsync(fd))).isFile()) return file
     await file.close()
     throw Object.assign(new Error(`EINVAL: '${path}' is not a regular file`), { code: 'EINVAL', path })
@@ -79,6 +90,13 @@ export class NodeDiskFile implements DiskFile {
       if (into.length === 0) resolve()
       else this.#begin(next, reject)
     })
+  }
+
+  readAtOnce(into: Uint8Array, position: ByteOffset): boolean {
+    if (this.#cachedRead === null || this.#closing) return false
+    const outcome = this.#cachedRead(this.#fd, into, position)
+    if (outcome === 'impossible') this.#cachedRead = null
+    return outcome === 'done'
   }
 
   write(data: Uint8Array, position: ByteOffset): Promise<void> {
@@ -207,5 +225,16 @@ export class NodeDiskFile implements DiskFile {
   /** A position, or the file's end when that comes first: a punch does not make a file longer. */
   async #endWithin(position: number): Promise<number> {
     return Math.min(position, (await this.stat()).size)
+  }
+}
+
+/** Opens a file whose reads leave no trace in it: to note their time could make one wait. */
+async function openQuietly(path: string, flags: number): Promise<number> {
+  try {
+    return await openAsync(path, flags | constants.O_NOATIME, 0o600)
+  } catch (error) {
+    // Only a file's owner may ask for that.
+    if ((error as NodeJS.ErrnoException).code !== 'EPERM') throw error
+    return openAsync(path, flags, 0o600)
   }
 }

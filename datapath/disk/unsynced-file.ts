@@ -57,6 +57,13 @@ export class UnsyncedFile {
     this.#unsynced.copyInto(into, position)
   }
 
+  readAtOnce(file: DiskFile, into: Uint8Array, position: number): boolean {
+    if (file.readAtOnce?.(into, byteOffset(position)) !== true) return false
+    this.#leaving.copyInto(into, position)
+    this.#unsynced.copyInto(into, position)
+    return true
+  }
+
   async write(file: DiskFile, data: Uint8Array, position: number): Promise<void> {
     const kept = data.slice()
     if (!this.#ownsAll(position, data.length)) {

@@ -138,6 +138,10 @@ class OpenFile implements DiskFile {
     return this.#file.read(this.#inner, into, position)
   }
 
+  readAtOnce(into: Uint8Array, position: ByteOffset): boolean {
+    return this.#file.readAtOnce(this.#inner, into, position)
+  }
+
   async write(data: Uint8Array, position: ByteOffset): Promise<void> {
     await this.#file.write(this.#inner, data, position)
     await this.#events.written()

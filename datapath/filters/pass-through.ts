@@ -34,6 +34,10 @@ export class PassThroughDevice implements BlockDevice {
     return this.next.read(offset, into)
   }
 
+  readAtOnce(offset: ByteOffset, into: Uint8Array): boolean {
+    return this.next.readAtOnce?.(offset, into) ?? false
+  }
+
   write(request: WriteRequest): Promise<void> {
     return this.next.write(request)
   }

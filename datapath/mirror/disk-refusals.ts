@@ -6,7 +6,7 @@
  * when nothing that is known could ever answer it.
  */
 import { reasonOf } from '../../core/errors.ts'
-import { type MirrorRequest } from '../../core/mirror/mirror-state.ts'
+import { type MirrorRequest } from '../../core/mirror/mirror-request.ts'
 import { endRegion, firstRegion, type Millis, type RegionIndex, type ReplicaId } from '../../core/units.ts'
 import { type MirrorContext } from './mirror-context.ts'
 import { type Reconciliation } from './reconciliation.ts'

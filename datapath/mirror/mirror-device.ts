@@ -28,6 +28,10 @@ export class MirrorDevice implements Omit<BlockDevice, 'close'> {
     return this.#mirror.requests.read(offset, into)
   }
 
+  readAtOnce(offset: ByteOffset, into: Uint8Array): boolean {
+    return this.#mirror.requests.readAtOnce(offset, into)
+  }
+
   async write({ offset, data, durable }: WriteRequest): Promise<void> {
     return this.#mirror.requests.change('write', { offset, length: data.length as ByteLength, durable }, data)
   }

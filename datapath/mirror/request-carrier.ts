@@ -2,7 +2,7 @@
  * Carries the guest's requests: hands them to the state, does what it decides, and tells the client what came of it.
  */
 import { hasCode, XosanError } from '../../core/errors.ts'
-import { type Effect, type MirrorRequest, type RequestShape } from '../../core/mirror/mirror-state.ts'
+import { type Effect, type MirrorRequest, type RequestShape } from '../../core/mirror/mirror-request.ts'
 import { type ByteLength, type ByteOffset, type RegionIndex } from '../../core/units.ts'
 import { type MirrorContext } from './mirror-context.ts'
 import { type ReplicaLink } from './replica-link.ts'
@@ -10,6 +10,9 @@ import { type ReplicaSession } from './replica-peer.ts'
 
 /** What requests other than reads result in. */
 const NOTHING = new Uint8Array()
+
+/** What the guest did so long ago says that it is still at it, in milliseconds. */
+const JUST_NOW_MS = 20
 
 type CarriedShape = RequestShape & { readonly keepAllocated?: boolean }
 
@@ -38,15 +41,17 @@ export class RequestCarrier {
   readonly #carried = new Map<MirrorRequest, Carried>()
   #guestRequests = 0
   #draining = false
+  /** When the guest last read at once. */
+  #readAtOnceAt = -Infinity
 
   constructor(context: MirrorContext, owner: CarrierOwner) {
     this.#context = context
     this.#owner = owner
   }
 
-  /** True while the guest waits for an answer. */
+  /** True while the guest waits for an answer, or has just got one without a wait. */
   get guestBusy(): boolean {
-    return this.#guestRequests > 0
+    return this.#guestRequests > 0 || this.#context.options.clock.now() - this.#readAtOnceAt < JUST_NOW_MS
   }
 
   /** Nobody else can have the volume at this moment. */
@@ -59,6 +64,17 @@ export class RequestCarrier {
   async read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {
     if (into.length === 0) return into
     return this.#submit({ kind: 'read', offset, length: into.length as ByteLength, durable: false }, into)
+  }
+
+  /** Reads if nothing has to be waited for, as `BlockDevice.readAtOnce`. */
+  readAtOnce(offset: ByteOffset, into: Uint8Array): boolean {
+    const { state, links, options } = this.#context
+    const replica = state.readableAtOnce(offset, into.length as ByteLength)
+    if (replica === null || links.get(replica)?.session?.readAtOnce?.(offset, into) !== true) return false
+    // Asked after the read: before it, the process may have been stopped for any time.
+    const now = options.clock.now()
+    this.#readAtOnceAt = now
+    return state.promisesHold(now)
   }
 
   /** @param data the bytes of a write, which must not change before it is acknowledged */

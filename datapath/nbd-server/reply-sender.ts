@@ -13,6 +13,9 @@ import { type Extent } from '../block-device.ts'
 import { BatchedWriter } from '../nbd-socket/batched-writer.ts'
 import { ALLOCATION_CONTEXT_ID } from './handshake.ts'
 
+/** The longest read that is put where it leaves from, in bytes; a longer one is worth a thread of its own. */
+export const AT_ONCE_MAX = 64 * 1024
+
 /** Which request a reply belongs to, and what its reply releases once it is written. */
 export interface Ticket {
   readonly cookieHigh: number
@@ -67,6 +70,37 @@ export class ReplySender {
     }
     if (data.length > 0) this.#writer.append(data)
     this.#writer.message(ticket.cost)
+  }
+
+  /**
+   * Sends data that are put where they leave from.
+   * @param length 1 to `AT_ONCE_MAX`
+   * @param fill puts the data there, or returns false: then nothing is sent
+   */
+  dataAtOnce(ticket: Ticket, offset: number, length: number, fill: (into: Uint8Array) => boolean): boolean {
+    const header = this.#structured ? STRUCTURED_REPLY_BYTES + OFFSET_BYTES : SIMPLE_REPLY_BYTES
+    const at = this.#writer.reserve(header + length)
+    const { slab } = this.#writer
+    if (!fill(slab.subarray(at + header, at + header + length))) {
+      this.#writer.giveBack(at)
+      return false
+    }
+    const { cookieHigh, cookieLow } = ticket
+    if (this.#structured) {
+      const chunk = {
+        flags: CHUNK_DONE,
+        type: Chunk.offsetData,
+        cookieHigh,
+        cookieLow,
+        length: OFFSET_BYTES + length,
+      }
+      encodeChunkHeader(slab, at, chunk)
+      encodeDataOffset(slab, at + STRUCTURED_REPLY_BYTES, offset)
+    } else {
+      encodeSimpleReply(slab, at, 0, cookieHigh, cookieLow)
+    }
+    this.#writer.message(ticket.cost)
+    return true
   }
 
   blockStatus(ticket: Ticket, extents: readonly Extent[]): void {

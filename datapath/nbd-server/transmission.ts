@@ -11,7 +11,7 @@ import { DurabilityPolicy } from './durability-policy.ts'
 import { type Agreement } from './handshake.ts'
 import { type InFlightBudget } from './in-flight-budget.ts'
 import { type NbdLimits } from './limits.ts'
-import { ReplySender, type Ticket } from './reply-sender.ts'
+import { AT_ONCE_MAX, ReplySender, type Ticket } from './reply-sender.ts'
 import { RequestReader, type RequestSink } from './request-reader.ts'
 import { isChange, type Refusal, refusalOfRequest } from './request-rules.ts'
 
@@ -167,7 +167,7 @@ export class Transmission implements RequestSink {
     }
     switch (command) {
       case Command.read:
-        void this.#readData(ticket, offset, length)
+        if (!this.#readAtOnce(ticket, offset, length)) void this.#readData(ticket, offset, length)
         return
       case Command.flush:
         this.#policy.flushSeen()
@@ -180,6 +180,11 @@ export class Transmission implements RequestSink {
         // CACHE is a hint; the page cache below already does what it asks for.
         this.#replies.success(ticket)
     }
+  }
+
+  #readAtOnce(ticket: Ticket, offset: ByteOffset, length: number): boolean {
+    if (length === 0 || length > AT_ONCE_MAX || this.#device.readAtOnce === undefined) return false
+    return this.#replies.dataAtOnce(ticket, offset, length, into => this.#device.readAtOnce!(offset, into))
   }
 
   async #readData(ticket: Ticket, offset: ByteOffset, length: number): Promise<void> {

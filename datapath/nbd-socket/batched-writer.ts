@@ -2,10 +2,26 @@ import { type Socket } from 'node:net'
 
 /** Room for the headers of one batch; more headers simply take a further one. 1,024 simple replies. */
 const SLAB_BYTES = 16 * 1024
+/** Room where data are put between the headers: a few dozen small messages. */
+const DATA_SLAB_BYTES = 256 * 1024
+/** Who asks for more than this puts data into a slab. */
+const HEADER_BYTES_MAX = 1024
 /** A batch leaves in the turn in which it began. One that is older was held up with its process, in milliseconds. */
 const HELD_UP_MS = 10
 /** How often one that may not leave yet is looked at again, in milliseconds. */
 const LOOK_MS = 50
+
+/** Slabs that are kept for later: more were needed at once, and would be again. */
+const SPARE_SLABS = 4
+
+/** Where headers, and data beside them, are put together. */
+interface Slab {
+  readonly bytes: Buffer
+  /** Batches, the one that is being collected among them, that have parts here which the kernel has not taken. */
+  batches: number
+}
+
+const newSlab = (size: number): Slab => ({ bytes: Buffer.allocUnsafeSlow(size), batches: 0 })
 
 /**
  * Collects the messages of one turn of the event loop and hands them to the kernel in one `writev`: with 32 requests
@@ -22,7 +38,11 @@ export class BatchedWriter {
   readonly #socket: Socket
   readonly #written: (cost: number, messages: number) => void
   readonly #mayLeave: () => boolean
-  #slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
+  #slab = newSlab(SLAB_BYTES)
+  /** Large ones that nobody uses now: to make one costs more than to fill it. */
+  readonly #spare: Slab[] = []
+  /** Those that this batch has parts in. */
+  #slabs: Slab[] = []
   /** Bytes of the slab that are in use; those from `#run` on are not yet among the parts. */
   #used = 0
   #run = 0
@@ -50,24 +70,34 @@ export class BatchedWriter {
 
   /** Where `reserve` has made room. */
   get slab(): Buffer {
-    return this.#slab
+    return this.#slab.bytes
   }
 
   /**
-   * Makes room for a header, which the caller writes into `slab` at once.
-   * @param count bytes, far below the size of a slab
+   * Makes room for a header, or for one and its data, which the caller writes into `slab` at once.
+   * @param count bytes, at most a quarter of `DATA_SLAB_BYTES`
    * @returns where in the slab
    */
   reserve(count: number): number {
-    if (this.#used + count > SLAB_BYTES) {
+    if (this.#used + count > this.#slab.bytes.length) {
       this.#closeRun()
-      this.#slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
+      const isForData = count > HEADER_BYTES_MAX || this.#slab.bytes.length === DATA_SLAB_BYTES
+      this.#slab = isForData ? (this.#spare.pop() ?? newSlab(DATA_SLAB_BYTES)) : newSlab(SLAB_BYTES)
       this.#used = 0
       this.#run = 0
+    }
+    if (this.#slabs.at(-1) !== this.#slab) {
+      this.#slabs.push(this.#slab)
+      this.#slab.batches++
     }
     const at = this.#used
     this.#used += count
     return at
+  }
+
+  /** Gives back what was reserved last. @param at where it begins */
+  giveBack(at: number): void {
+    this.#used = at
   }
 
   /** Adds data after what was reserved so far. They must not change until they are written. */
@@ -103,7 +133,12 @@ export class BatchedWriter {
     this.#cost = 0
     this.#messages = 0
     this.#scheduled = false
-    const done = (): void => this.#written(cost, messages)
+    const slabs = this.#slabs
+    this.#slabs = []
+    const done = (): void => {
+      this.#leave(slabs)
+      this.#written(cost, messages)
+    }
     const last = parts.length - 1
     if (isOver) {
       done()
@@ -115,8 +150,22 @@ export class BatchedWriter {
     this.#socket.uncork()
   }
 
+  /** The kernel has taken a batch, or it is lost. */
+  #leave(slabs: readonly Slab[]): void {
+    for (const slab of slabs) {
+      slab.batches--
+      if (slab.batches > 0) continue
+      if (slab === this.#slab) {
+        this.#used = 0
+        this.#run = 0
+      } else if (slab.bytes.length === DATA_SLAB_BYTES && this.#spare.length < SPARE_SLABS) {
+        this.#spare.push(slab)
+      }
+    }
+  }
+
   #closeRun(): void {
-    if (this.#used > this.#run) this.#parts.push(this.#slab.subarray(this.#run, this.#used))
+    if (this.#used > this.#run) this.#parts.push(this.#slab.bytes.subarray(this.#run, this.#used))
     this.#run = this.#used
   }
 }

@@ -37,6 +37,10 @@ export class GuestConnection extends PassThroughDevice {
     return this.#ask(device => device.read(offset, into))
   }
 
+  override readAtOnce(offset: ByteOffset, into: Uint8Array): boolean {
+    return this.#over === null && this.#device.current?.readAtOnce(offset, into) === true
+  }
+
   override write(request: WriteRequest): Promise<void> {
     return this.#ask(device => device.write(request))
   }

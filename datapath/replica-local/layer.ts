@@ -136,6 +136,11 @@ export class Layer {
     }
   }
 
+  /** Fills the buffer if the system has the content in memory. @returns false when `read` is to be asked */
+  readAtOnce(offset: ByteOffset, into: Uint8Array): boolean {
+    return this.#data.readAtOnce?.(into, offset) ?? false
+  }
+
   /** Writes data; it survives the process when this returns, and a power cut after the next `flush`. */
   async write(offset: ByteOffset, data: Uint8Array): Promise<void> {
     const pageEnd = (Math.floor(offset / PAGE_COVERS_BYTES) + 1) * PAGE_COVERS_BYTES

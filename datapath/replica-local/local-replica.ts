@@ -300,6 +300,11 @@ export class LocalReplica implements BlockDevice {
     return into
   }
 
+  readAtOnce(offset: ByteOffset, into: Uint8Array): boolean {
+    const isOut = this.#failure !== undefined || this.#closing !== undefined
+    return !isOut && offset + into.length <= this.size && this.#layer.readAtOnce(offset, into)
+  }
+
   async write({ offset, data, durable }: WriteRequest): Promise<void> {
     await this.#change(offset, data.length, durable, () => this.#layer.write(offset, data))
   }

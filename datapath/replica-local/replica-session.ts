@@ -77,6 +77,10 @@ export class ReplicaSessionDevice implements ReplicaSession {
     return bytes
   }
 
+  readAtOnce(offset: ByteOffset, into: Uint8Array): boolean {
+    return this.#over === null && this.#replica.readAtOnce?.(offset, into) === true
+  }
+
   async write(request: WriteRequest): Promise<void> {
     this.#take(request.sequence, request.offset, request.data.length)
     await this.#whileItLasts(this.#replica.write(request))

@@ -296,12 +296,14 @@ export class Guest {
     const device = this.#connection
     const invokedAt = world.now
     const into = Buffer.alloc(count * SECTOR_BYTES)
-    const answer = this.#waitFor(device.read((first * SECTOR_BYTES) as ByteOffset, into))
-    const bytes = await answer.catch((error: unknown) => {
-      if (!hasCode(error, 'UNREADABLE') || !cannotRead(first, first + count)) throw error
-      log(`sectors ${first}+${count} cannot be read`)
-      return null
-    })
+    const offset = (first * SECTOR_BYTES) as ByteOffset
+    const later = async (): Promise<Uint8Array | null> =>
+      this.#waitFor(device.read(offset, into)).catch((error: unknown) => {
+        if (!hasCode(error, 'UNREADABLE') || !cannotRead(first, first + count)) throw error
+        log(`sectors ${first}+${count} cannot be read`)
+        return null
+      })
+    const bytes = device.readAtOnce(offset, into) ? into : await later()
     if (bytes === null) return
     this.#options.answered(bytes)
     const seen = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)

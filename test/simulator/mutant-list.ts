@@ -71,6 +71,27 @@ export const MUTANTS: readonly Mutant[] = [
     replace: 'if (this.#answered.size === 0) return',
   },
   {
+    name: 'a read at once is told without asking whether promises still hold',
+    breaks: ['P4', 'P1'],
+    file: 'datapath/mirror/request-carrier.ts',
+    find: 'return state.promisesHold(now)',
+    replace: 'return true',
+  },
+  {
+    name: 'a read at once passes a change that is under way',
+    breaks: ['P4', 'P1'],
+    file: 'core/mirror/mirror-state.ts',
+    find: 'if (!this.#serving || this.#order.changing(offset, length)) return null',
+    replace: 'if (!this.#serving) return null',
+  },
+  {
+    name: 'a read at once reads a region that is not reconciled',
+    breaks: ['P4', 'P1'],
+    file: 'core/mirror/mirror-state.ts',
+    find: 'if (this.#unreconciled?.has(region) === true) return null',
+    replace: '',
+  },
+  {
     name: 'a replica accepts a higher epoch although it owes a promise',
     breaks: ['P3', 'P4', 'P1'],
     file: 'core/mirror/replica-rights.ts',

@@ -49,6 +49,9 @@ interface DirectoryChange {
 
 type Names = Map<string, SimulatedInode | 'directory'>
 
+/** The share of reads that find what they want in memory. */
+const CACHED = 0.5
+
 /** What a disk without a limit says of its space, in bytes. */
 const SPACE_WITHOUT_LIMIT = 2 ** 50
 
@@ -250,6 +253,10 @@ export class SimulatedMount implements Disk {
     this.disk = disk
   }
 
+  get isDead(): boolean {
+    return this.#dead
+  }
+
   /** The process dies (SIGKILL): the page cache stays, its locks go, each of its calls under way happens or not. */
   crash(): void {
     if (this.#dead) return
@@ -279,13 +286,13 @@ export class SimulatedMount implements Disk {
       this.#underWay.add(effect)
       await delay(kind, name)
       this.#underWay.delete(effect)
-      if (this.#isDead()) return new Promise<never>(() => undefined)
+      if (this.isDead) return new Promise<never>(() => undefined)
     }
     this.#meetFault(kind, name, details)
     const result = happen()
     if (delay !== undefined) {
       await delay(kind, name)
-      if (this.#isDead()) return new Promise<never>(() => undefined)
+      if (this.isDead) return new Promise<never>(() => undefined)
     }
     return result
   }
@@ -380,10 +387,6 @@ export class SimulatedMount implements Disk {
     if (this.disk.freePages < 1) throw systemError('ENOSPC', call, name)
   }
 
-  #isDead(): boolean {
-    return this.#dead
-  }
-
   #requireDirectory(directory: string, call: string, name: string): void {
     if (directory !== '' && this.disk.names.get(directory) !== 'directory')
       throw systemError('ENOENT', call, name)
@@ -405,6 +408,20 @@ class SimulatedFile implements DiskFile {
   read(into: Uint8Array, position: ByteOffset): Promise<void> {
     const range = { from: position, to: position + into.length }
     return this.#call('read', () => this.#inode.read(into, position), { range })
+  }
+
+  readAtOnce(into: Uint8Array, position: ByteOffset): boolean {
+    const { mount } = this
+    // What is in memory is there also while the disk hangs.
+    if (this.#closed || mount.isDead || mount.disk.random.fraction() >= CACHED) return false
+    try {
+      mount.disk.fault?.('read', this.#name, { from: position, to: position + into.length })
+    } catch {
+      // What the disk cannot read is not in memory either.
+      return false
+    }
+    this.#inode.read(into, position)
+    return true
   }
 
   write(data: Uint8Array, position: ByteOffset): Promise<void> {

@@ -244,6 +244,12 @@ export class SimulatedHost {
       observer?.readFrom(bytes, from)
       return bytes
     }
+    const readAtOnce = session.readAtOnce?.bind(session)
+    session.readAtOnce = (offset, into) => {
+      const isRead = readAtOnce?.(offset, into) ?? false
+      if (isRead) observer?.readFrom(into, from)
+      return isRead
+    }
     return session
   }
 

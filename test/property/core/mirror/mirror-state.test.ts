@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
-import { type LinkStanding, type MirrorRequest, MirrorState } from '../../../../core/mirror/mirror-state.ts'
+import { type MirrorRequest } from '../../../../core/mirror/mirror-request.ts'
+import { type LinkStanding, MirrorState } from '../../../../core/mirror/mirror-state.ts'
 import { RegionSet } from '../../../../core/mirror/region-set.ts'
 import { type ReplicaId, byteLength, byteOffset } from '../../../../core/units.ts'
 import { ms, replicaOn } from '../../../unit/core/mirror/samples.ts'

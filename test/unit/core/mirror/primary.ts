@@ -1,9 +1,5 @@
-import {
-  type Effect,
-  type MirrorRequest,
-  MirrorState,
-  type RequestKind,
-} from '../../../../core/mirror/mirror-state.ts'
+import { type Effect, type MirrorRequest, type RequestKind } from '../../../../core/mirror/mirror-request.ts'
+import { MirrorState } from '../../../../core/mirror/mirror-state.ts'
 import { RegionSet } from '../../../../core/mirror/region-set.ts'
 import { byteLength, byteOffset } from '../../../../core/units.ts'
 import { ms, replicaOn } from './samples.ts'
