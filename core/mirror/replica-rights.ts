@@ -130,6 +130,7 @@ export class ReplicaRights {
 
   /** The holder's membership changed: its sessions go on under a higher epoch. @returns false when refused */
   raise(from: Epoch, to: Epoch, asker: ProcessIdentity): boolean {
+    if (this.#accepted === to && this.#holder?.process.incarnation === asker.incarnation) return true
     if (from !== this.#accepted || to <= from) return false
     if (this.#holder !== null && this.#holder.process.incarnation !== asker.incarnation) return false
     this.#accepted = to

@@ -26,6 +26,13 @@ export const NEVER_REACHED: readonly NeverReached[] = [
     reason: 'The same, for a refusal (test/unit/core/mirror/mirror-state.test.ts, "nobody asks any more").',
   },
   {
+    file: 'core/mirror/replica-rights.ts',
+    text: 'if (this.#accepted === to && this.#holder?.process.incarnation === asker.incarnation) return true',
+    reason:
+      'A primary asks once and no transport of ours repeats; a message that comes twice is answered as the first time, and costs ' +
+      'no session (test/unit/replica-local/late-messages.test.ts, "twice is answered twice").',
+  },
+  {
     file: 'datapath/mirror/request-carrier.ts',
     text: 'if (link === undefined || session == null) return',
     reason:

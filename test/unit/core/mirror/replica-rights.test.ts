@@ -232,10 +232,10 @@ describe('a replica whose holder raises the epoch', () => {
     assert.equal(judge(rights, acceptRequest({ epoch: 8, asker: B })).kind, 'promised')
   })
 
-  it('does so once: what comes late, after the holder has come by the epoch another way, changes nothing', () => {
+  it('says yes again when the answer was lost, and refuses the same to another process', () => {
     const rights = rightsOf({ at: 6, confirmedAt: 0 })
     rights.raise(epoch(6), epoch(7), A)
-    assert.equal(rights.raise(epoch(6), epoch(7), A), false)
+    assert.equal(rights.raise(epoch(6), epoch(7), A), true)
     assert.equal(rights.raise(epoch(6), epoch(7), B), false)
     assert.equal(rights.accepted, 7)
     assert.equal(rights.confirm(epoch(7), A, 'guest', ms(0)), true)
