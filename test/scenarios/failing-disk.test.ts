@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
 import { REGION_BYTES } from '../../core/units.ts'
-import { systemError } from '../simulator/simulated-disk.ts'
+import { systemError } from '../simulator/disk-call.ts'
 import { type SimulatedHost } from '../simulator/simulated-host.ts'
 import { nodeOf, play, readBlock, type ScenarioRig, writeBlock } from '../support/scenario-rig.ts'
 

@@ -9,7 +9,7 @@
 import { replicasOf } from '../../core/mirror/volume-change.ts'
 import { type FaultSchedule } from './faults.ts'
 import { SECTOR_BYTES } from './history.ts'
-import { type DiskCall, systemError } from './simulated-disk.ts'
+import { type DiskCall, systemError } from './disk-call.ts'
 import { PAGE_BYTES } from './simulated-file.ts'
 import { type SimulatedHost } from './simulated-host.ts'
 import { mapFileOf, metadataFileOf, rawFileOf, type SimulatedVolume } from './simulated-volume.ts'

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { byteOffset, type Epoch, type RegionIndex } from '../../../core/units.ts'
-import { type DiskCall } from '../../simulator/simulated-disk.ts'
+import { type DiskCall } from '../../simulator/disk-call.ts'
 import { ReplicaHost } from '../../support/replica-on-simulated-disk.ts'
 
 const MIB = 1024 * 1024

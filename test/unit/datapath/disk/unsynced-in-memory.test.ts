@@ -3,7 +3,8 @@ import { type Disk, type DiskFile } from '../../../../core/ports/disk.ts'
 import { byteLength, byteOffset } from '../../../../core/units.ts'
 import { UnsyncedInMemory } from '../../../../datapath/disk/unsynced-in-memory.ts'
 import { SeededRandom } from '../../../simulator/seeded-random.ts'
-import { SimulatedDisk, systemError } from '../../../simulator/simulated-disk.ts'
+import { systemError } from '../../../simulator/disk-call.ts'
+import { SimulatedDisk } from '../../../simulator/simulated-disk.ts'
 
 const KIB = 1024
 
