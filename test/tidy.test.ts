@@ -12,7 +12,9 @@ const MADE = ['node_modules', 'dist', 'coverage', '.git']
 const LINES_MAX = 500
 
 /** Files that are longer than LINES_MAX, each with the reason why it is not two. */
-const LONG_FILES: Readonly<Record<string, string>> = {}
+const LONG_FILES: Readonly<Record<string, string>> = {
+  'test/simulator/mutant-list.ts': 'one table, a row for each deliberate error',
+}
 
 function filesBelow(directory: string): string[] {
   return readdirSync(directory, { withFileTypes: true }).flatMap(entry => {
