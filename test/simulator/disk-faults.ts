@@ -247,6 +247,8 @@ export class DiskFaults {
     const held = volumes.filter(volume => this.#holdersOf(volume).includes(host))
     if (!(await this.#whenSpared(host, held))) return
     this.#replaceDisk(host)
+    // Somebody else has filled the new one.
+    if (this.#random.chance(0.4)) void this.#fill(host, forMs + LONGEST_RESTART_MS)
     await this.#startLater(host, forMs)
   }
 

@@ -60,6 +60,25 @@ export const NEVER_REACHED: readonly NeverReached[] = [
       'A mistake of ours while a replica is cared for: it is taken up again, since guests wait for it and the process serves ' +
       'other volumes, too (test/scenarios/care-fails-inside.test.ts).',
   },
+  {
+    file: 'core/mirror/mirror-state.ts',
+    text: 'for (const replica of [...this.#links.keys()]) if (!replicas.has(replica)) this.removeLink(replica)',
+    reason:
+      'A replica was being replaced in the very moment in which the volume was opened again, so nobody else has forgotten the ' +
+      'old one: three mishaps at once (test/unit/core/mirror/mirror-state-changes.test.ts, "names any more").',
+  },
+  {
+    file: 'datapath/mirror/replica-link.ts',
+    text: "if (hasCode(error, 'REPLICA_GONE') || hasCode(error, 'DISK_FAILED')) throw new ReplicaLost(error.message)",
+    reason:
+      'A replica is lost between its answer to one message and the next one, some tenths of a millisecond later; else the ' +
+      'first one says so (test/unit/datapath/mirror/replica-link.test.ts, "turns out to be lost").',
+  },
+  {
+    file: 'datapath/mirror/replica-link.ts',
+    text: "if (hasCode(error, 'REPLICA_CORRUPT')) throw new ReplicaLost(error.message)",
+    reason: 'The same, for one that is damaged (the same test).',
+  },
 ]
 
 /** A step of the protocol that is possible and that no universe takes, and why that is as it should be. */

@@ -103,11 +103,13 @@ export function printSummary(summary: Summary): void {
 function verdictOnReach(summary: Summary): string {
   const { coverage, covered, transitionsNeverSeen, transitionsExplained, transitionsOutdated } = summary
   const { neverReached = [], explained = [], outdated = [] } = coverage ?? {}
-  const reasons = `${explained.length + transitionsExplained.length} were not, each for its reason`
+  const outdatedCount = outdated.length + transitionsOutdated.length
+  const reasons =
+    `${explained.length + transitionsExplained.length} passages and steps were not, each for its reason` +
+    (outdatedCount === 0 ? '' : `; ${outdatedCount} reasons are outdated`)
   const wrong = [
     [neverReached.length, 'passages were never reached and have no reason'],
     [transitionsNeverSeen.length, 'steps were never seen and have no reason'],
-    [outdated.length + transitionsOutdated.length, 'reasons are outdated'],
   ].flatMap(([count, what]) => (count === 0 ? [] : [`${count} ${what}`]))
   if (wrong.length > 0)
     return `NOT ALL OF THE PROTOCOL WAS REACHED by ${covered} covered universes: ${wrong.join(', ')}`

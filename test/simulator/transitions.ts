@@ -8,13 +8,16 @@ import { type VolumeMirror } from '../../datapath/mirror/volume-mirror.ts'
 const pairs = (kind: string, list: readonly string[]): string[] => list.map(name => `${kind}: ${name}`)
 
 const DISK_ANSWERS = ['gone', 'failed', 'REPLICA_BUSY', 'PEER_UNREACHABLE']
-const SESSION_ERRORS = ['EPOCH_STALE', 'SESSION_STALE', 'REPLICA_GONE', 'REPLICA_BUSY', 'PEER_UNREACHABLE']
+/** A replica that is gone says so to `confirm`, which goes before. */
+const SESSION_ERRORS = ['EPOCH_STALE', 'SESSION_STALE', 'REPLICA_BUSY', 'PEER_UNREACHABLE', 'DISK_FAILED']
 
 /**
- * Messages about a session that is open. Whether it is, and whether its replica answers, is asked in one place for all of
+ * Messages about a session: to open it, and while it is open. Whether it is, and whether its replica answers, is asked in one place for all of
  * them, so what they may end with instead of an answer is counted for all together.
  */
-const OF_SESSION = new Set(['intents', 'digests', 'clear', 'finish'])
+const OF_SESSION = new Set(['session', 'intents', 'digests', 'clear', 'finish'])
+/** Messages about an epoch that the asker has, which one place answers, too. */
+const OF_EPOCH = new Set(['confirm', 'raise'])
 
 /**
  * Every step that the code can take, as far as its authors know. Phases and standings are looked at when somebody is told
@@ -52,6 +55,7 @@ export const POSSIBLE: readonly string[] = [
     'rebuilding > in-sync',
     'rebuilding > stale',
     'stale > replaced',
+    'in-sync > replaced',
   ]),
   // Who is busy says that it is preparing.
   ...pairs('accept', [
@@ -63,15 +67,17 @@ export const POSSIBLE: readonly string[] = [
     'failed',
     'PEER_UNREACHABLE',
   ]),
-  ...pairs('confirm', ['ok', 'refused', ...DISK_ANSWERS]),
-  ...pairs('raise', ['ok', 'refused', ...DISK_ANSWERS]),
-  ...pairs('session', ['ok', ...SESSION_ERRORS, 'DISK_FAILED']),
+  ...pairs('confirm', ['ok', 'refused']),
+  ...pairs('raise', ['ok', 'refused']),
+  ...pairs('confirm or raise', DISK_ANSWERS),
+  ...pairs('session', ['ok']),
   ...pairs('intents', ['ok']),
   ...pairs('digests', ['ok']),
   ...pairs('clear', ['ok']),
   ...pairs('finish', ['ok']),
-  ...pairs('about a session', [...SESSION_ERRORS, 'DISK_FAILED']),
-  ...pairs('create', ['ok', 'REPLICA_PRESENT', 'REPLICA_BUSY', 'PEER_UNREACHABLE']),
+  ...pairs('about a session', SESSION_ERRORS),
+  // Nobody waits until it is busy; a replica that is in the place of a lost one was put there by an administrator.
+  ...pairs('create', ['ok', 'PEER_UNREACHABLE']),
   ...pairs('activate', [
     'ok',
     'ACTIVATED_ON_ANOTHER_HOST',
@@ -83,13 +89,20 @@ export const POSSIBLE: readonly string[] = [
   ]),
 ]
 
+/** What a step is counted as: a kind of its own, or together with those that are decided in the same place. */
+function groupOf(kind: string, step: string): string {
+  if (OF_SESSION.has(kind) && step !== 'ok') return 'about a session'
+  if (OF_EPOCH.has(kind) && DISK_ANSWERS.includes(step)) return 'confirm or raise'
+  return kind
+}
+
 /** Counts the steps of one universe. */
 export class Transitions {
   readonly counts: Record<string, number> = {}
   readonly #followed = new WeakSet<VolumeMirror>()
 
   saw(kind: string, step: string): void {
-    const name = `${OF_SESSION.has(kind) && step !== 'ok' ? 'about a session' : kind}: ${step}`
+    const name = `${groupOf(kind, step)}: ${step}`
     this.counts[name] = (this.counts[name] ?? 0) + 1
   }
 

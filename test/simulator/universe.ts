@@ -355,7 +355,9 @@ export class Universe {
   #recordChanged(volume: SimulatedVolume, state: VolumeState): void {
     const before = volume.inSync
     volume.inSync = this.hosts.filter(({ id }) => inSyncReplicas(state).some(({ host }) => host === id))
-    for (const host of volume.inSync) if (!before.includes(host)) volume.durability.joined(host)
+    // One that was lost since its primary asked for the change is trusted by the record until it is found out.
+    const joined = this.losses.certainlyInSync(volume).filter(host => !before.includes(host))
+    for (const host of joined) volume.durability.joined(host)
     this.checkIntents(volume)
   }
 

@@ -67,6 +67,13 @@ describe('a primary that gets another set of replicas', () => {
     assert.deepEqual(primary.effects(), ['send 2 to a'])
   })
 
+  it('forgets those that the record does not name any more when the volume is opened again', () => {
+    const primary = new Primary('ABC')
+    primary.state.keepLinks(new Set([replicaOn('a'), replicaOn('c')]))
+    primary.answer(primary.write(), 'ac')
+    assert.deepEqual(primary.effects(), ['send 1 to a', 'send 1 to c', 'acknowledge 1', 'finished 1'])
+  })
+
   it('is told of a replica that it does not have', () => {
     const primary = new Primary('A')
     assert.throws(() => primary.connect('x'), /no link to replica replica x/)

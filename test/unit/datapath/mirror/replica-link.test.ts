@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { XosanError } from '../../../../core/errors.ts'
 import { type AcceptAnswer, type EpochAnswer, type ReplicaAddress } from '../../../../core/mirror/messages.ts'
 import { RegionSet } from '../../../../core/mirror/region-set.ts'
 import { DEFAULT_TIMING } from '../../../../core/mirror/timing.ts'
@@ -124,6 +125,23 @@ describe('a primary that has an in-sync replica store its epoch again', () => {
     const rig = new Rig(() => ({ kind: 'promised', identity: processOf(HOST_B), ...rest }))
     await rig.play()
     assert.ok(rig.excludedAt[0]! < 2 * DEFAULT_TIMING.callTimeoutMs, `out at ${rig.excludedAt[0]}`)
+  })
+
+  it('takes it out at once when it turns out to be lost while a session is opened', async () => {
+    const volume = 'a volume'
+    for (const error of [
+      new XosanError('REPLICA_GONE', { volume, replica: 'b', reason: 'its files are gone' }),
+      new XosanError('REPLICA_CORRUPT', { path: 'replica', reason: 'its checksum is wrong' }),
+    ]) {
+      const rig = new Rig(
+        () => accepted,
+        () => {
+          throw error
+        }
+      )
+      await rig.play()
+      assert.ok(rig.excludedAt[0]! < DEFAULT_TIMING.callTimeoutMs, `out at ${rig.excludedAt[0]}`)
+    }
   })
 
   it('ends the session, and is not connected, when its opening came to an end meanwhile', async () => {
