@@ -76,8 +76,8 @@ export class Coverage {
       const known = reasons.get(`${passage.file} ${passage.text}`)
       if (known === undefined) (ASSERTION.test(passage.text) ? assertions : neverReached).push(passage)
       else {
-        explained.push({ ...passage, reason: known.reason })
-        outdated.delete(known)
+        // A line may have several passages, and has one reason.
+        if (outdated.delete(known)) explained.push({ ...passage, reason: known.reason })
       }
     }
     return { neverReached, assertions, explained, outdated: [...outdated], around }
