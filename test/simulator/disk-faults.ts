@@ -215,8 +215,11 @@ export class DiskFaults {
     bytes?: { from: number; to: number }
   ): void {
     for (const defect of defects) {
-      if (call === 'write' && defect.range !== null && name.startsWith(defect.prefix))
+      if (call === 'write' && defect.range !== null && name.startsWith(defect.prefix)) {
+        // A read that was refused before this is given up with the next look.
+        this.#isMended({ ...defect, range: { ...defect.range } })
         mend(defect.range, bytes!)
+      }
       if (!meets(defect, call, name, bytes)) continue
       defect.left--
       if (defect.left === 0) defects.delete(defect)
