@@ -9,7 +9,14 @@
  * because then no other host can have the volume: a read may be old otherwise, and a change one of two writers'.
  * Whatever cannot go on now is held, never failed.
  */
-import { type ByteLength, type ByteOffset, type Millis, type RegionIndex, type ReplicaId } from '../units.ts'
+import {
+  type ByteLength,
+  type ByteOffset,
+  type Epoch,
+  type Millis,
+  type RegionIndex,
+  type ReplicaId,
+} from '../units.ts'
 import { endRegion, firstRegion } from '../units.ts'
 import { ACKNOWLEDGEMENT, type Standing } from './acknowledgement.ts'
 import { type Effect, MirrorRequest, type RequestShape } from './mirror-request.ts'
@@ -55,6 +62,8 @@ export class MirrorState {
   #lastUnflushed = 0
   /** Every change acknowledged at a number up to this one is durable. */
   #flushedUpTo = 0
+  /** No change that is not flushed was acknowledged under an epoch below this one. */
+  #unflushedSince = 0 as Epoch
   #flushMustFail = false
   #onlyDurable = false
 
@@ -242,9 +251,18 @@ export class MirrorState {
     this.#lastUnflushed = this.#lastNumber + 1
   }
 
-  /** Acknowledged changes that were not flushed are lost: the next flush says so, or one that is under way. */
-  lostUnflushed(): void {
-    if (!this.unflushed) return
+  /**
+   * The volume was opened. If every replica that was found lost changes that were acknowledged and not flushed, the next
+   * flush says so, or one that is under way.
+   * @param losses for each replica the epoch at which it lost un-flushed changes; null for one that did not. What came under
+   * later epochs it has
+   */
+  opened(epoch: Epoch, losses: readonly (Epoch | null)[]): void {
+    if (!this.unflushed) {
+      this.#unflushedSince = epoch
+      return
+    }
+    if (!losses.every(at => at !== null && at >= this.#unflushedSince)) return
     this.#flushMustFail = true
     for (const request of [...this.#running.values()]) {
       if (request.shape.kind !== 'flush' || request.acknowledged) continue

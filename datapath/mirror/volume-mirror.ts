@@ -170,15 +170,15 @@ export class VolumeMirror implements LinkOwner, CopyHost {
    * @returns whether it serves, or is to be closed; false when another opening has followed, and another host has won
    */
   async #establish({ keeper, accepted }: OpenOutcome & { kind: 'opened' }): Promise<boolean> {
-    const opening = { over: false }
+    const opening: { over: boolean } = (this.#opening = { over: false })
     const { state, changed, links, options } = this.#context
-    this.#opening = opening
     // What the process of before had acknowledged is in doubt once; after that, this one knows what it did.
     if (options.resumed && !this.#context.opened) state.assumeUnflushed()
     this.#context.reset(keeper)
     this.#reconciliation.forget()
     this.#engine = new CopyEngine(this.#context.plan, this, options.batches)
-    if ([...accepted.values()].every(answer => answer.lostAt !== null)) state.lostUnflushed()
+    const losses = [...accepted.values()].map(({ lostAt }) => lostAt)
+    state.opened(keeper.state.epoch, losses)
     state.keepLinks(new Set(replicasOf(keeper.state).map(({ replica }) => replica)))
     for (const record of replicasOf(keeper.state)) {
       const link = this.#addLink(record)

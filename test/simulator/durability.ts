@@ -15,10 +15,9 @@
 import { DEFAULT_TIMING } from '../../core/mirror/timing.ts'
 import { type History, type ReadEntry, type Tenant, type WriteEntry } from './history.ts'
 import { ZEROS } from './linearizability.ts'
-import { lacksWrites } from './recoverable.ts'
 import { ReplicaImage } from './replica-image.ts'
 import { type SimulatedHost } from './simulated-host.ts'
-import { metadataFileOf, type SimulatedVolume } from './simulated-volume.ts'
+import { type SimulatedVolume } from './simulated-volume.ts'
 
 /** What the checker sees of the world. */
 export interface DurabilityView {
@@ -183,12 +182,7 @@ export class Durability {
 
   /** A host has lost what was not durable: is there anything that nobody holds any more? */
   writesWereLost(): void {
-    // One that lost writes of an earlier epoch, and has not been made whole since, has these; but its primary does not
-    // count on it, and tells too much rather than too little.
-    const file = metadataFileOf(this.#view.volume)
-    const lastLosses = this.#view
-      .inSync()
-      .map(host => (lacksWrites(host.disk, file) ? Infinity : this.#lastLoss(host)))
+    const lastLosses = this.#view.inSync().map(host => this.#lastLoss(host))
     for (const entry of this.#unflushed) {
       if (lastLosses.every(at => at >= entry.acknowledgedAt)) this.#reported.add(entry)
     }

@@ -497,9 +497,9 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'a flush succeeds although every replica has lost what was not flushed',
     breaks: ['P1', 'P2'],
-    file: 'datapath/mirror/volume-mirror.ts',
-    find: 'if ([...accepted.values()].every(answer => answer.lostAt !== null)) state.lostUnflushed()',
-    replace: '',
+    file: 'core/mirror/mirror-state.ts',
+    find: 'if (!losses.every(at => at !== null && at >= this.#unflushedSince)) return',
+    replace: 'return',
   },
   {
     name: 'the last replica that has lost nothing is taken out',

@@ -48,21 +48,10 @@ function toldBy(bytes: Uint8Array): Told | null {
 
 /** Whether the next process of this boot will find that un-flushed writes may be lost, at the epoch that is accepted now. */
 export function saysThatItLost(disk: SimulatedDisk, file: string): boolean {
-  return toldNow(disk, file).some(told => told.lostAt === told.acceptedEpoch)
-}
-
-/** Whether a replica says that it lost writes, now or under an earlier epoch, and no mirror has made that good since. */
-export function lacksWrites(disk: SimulatedDisk, file: string): boolean {
-  return disk.names.has(file) && toldNow(disk, file).some(({ lostAt }) => lostAt !== null)
-}
-
-/** What the page cache shows of the copies of a replica's metadata. */
-function toldNow(disk: SimulatedDisk, file: string): Told[] {
   const pages = disk.inode(file, 'open').cached
-  return SLOTS.flatMap(at => {
-    const page = pages.get(at / PAGE_BYTES)
-    return (page === undefined ? null : toldBy(page)) ?? []
-  })
+  return SLOTS.map(at => toldBy(pages.get(at / PAGE_BYTES)!)).some(
+    told => told !== null && told.lostAt === told.acceptedEpoch
+  )
 }
 
 /** The id of the replica whose files are there, as a power cut now would leave them; null when that is not certain. */

@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { type MirrorRequest } from '../../../../core/mirror/mirror-request.ts'
 import { type LinkStanding, MirrorState } from '../../../../core/mirror/mirror-state.ts'
 import { RegionSet } from '../../../../core/mirror/region-set.ts'
-import { type ReplicaId, byteLength, byteOffset } from '../../../../core/units.ts'
+import { type ReplicaId, byteLength, byteOffset, epoch } from '../../../../core/units.ts'
 import { ms, replicaOn } from '../../../unit/core/mirror/samples.ts'
 
 /** How long a promise is good for, in milliseconds. */
@@ -123,7 +123,7 @@ class Trial {
     }
     this.#drain()
     for (const request of this.#unflushed) this.#lost.add(request)
-    this.#state.lostUnflushed()
+    this.#state.opened(epoch(1), [epoch(1)])
     this.#link()
     this.#state.serve(this.#unreconciled)
     this.#drain()

@@ -100,7 +100,7 @@ describe('a primary that gets another set of replicas', () => {
     primary.effects()
     primary.state.hold()
     for (const letter of 'ab') primary.disconnect(letter)
-    primary.state.lostUnflushed()
+    primary.loseUnflushed()
     for (const letter of 'ab') primary.state.addLink(replicaOn(letter), false)
     primary.stand('AB')
     for (const letter of 'ab') primary.connect(letter)

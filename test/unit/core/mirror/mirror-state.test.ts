@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { ACKNOWLEDGEMENT } from '../../../../core/mirror/acknowledgement.ts'
-import { REGION_BYTES, type RegionIndex } from '../../../../core/units.ts'
+import { REGION_BYTES, epoch, type RegionIndex } from '../../../../core/units.ts'
 import { NOW, Primary } from './primary.ts'
 import { ms, replicaOn } from './samples.ts'
 
@@ -356,7 +356,7 @@ describe('a flush on its primary', () => {
   it('fails once after acknowledged writes were lost that it should have covered', () => {
     const primary = new Primary('A')
     primary.written('a')
-    primary.state.lostUnflushed()
+    primary.loseUnflushed()
     primary.flush()
     assert.deepEqual(primary.effects(), ['fail-flush 2'])
     assert.equal(primary.state.unflushed, false)
@@ -368,17 +368,39 @@ describe('a flush on its primary', () => {
     const primary = new Primary('A')
     primary.written('a')
     primary.answer(primary.flush(), 'a')
-    primary.state.lostUnflushed()
+    primary.loseUnflushed()
     primary.effects()
     primary.flush()
     assert.deepEqual(primary.effects(), ['send 3 to a'])
+  })
+
+  it('does not fail when one replica lost nothing, or only what an earlier opening had written', () => {
+    for (const lost of [null, epoch(5)]) {
+      const primary = new Primary('AB')
+      primary.state.opened(epoch(6), [epoch(5), null])
+      primary.written('ab')
+      primary.state.opened(epoch(8), [lost, epoch(7)])
+      const flush = primary.flush()
+      assert.deepEqual(primary.effects(), [`send ${flush.number} to a`, `send ${flush.number} to b`])
+    }
+  })
+
+  it('fails when all replicas lost what came since the first opening whose writes are not flushed', () => {
+    const primary = new Primary('AB')
+    primary.state.opened(epoch(6), [null, null])
+    primary.written('ab')
+    primary.state.opened(epoch(8), [null, null])
+    primary.written('ab')
+    primary.state.opened(epoch(10), [epoch(6), epoch(8)])
+    const flush = primary.flush()
+    assert.deepEqual(primary.effects(), [`fail-flush ${flush.number}`])
   })
 
   it('fails only when the volume is served: until then it is held', () => {
     const primary = new Primary('A')
     primary.written('a')
     primary.state.hold()
-    primary.state.lostUnflushed()
+    primary.loseUnflushed()
     primary.flush()
     assert.deepEqual(primary.effects(), [])
     primary.state.serve(primary.unreconciled)

@@ -1,7 +1,7 @@
 import { type Effect, type MirrorRequest, type RequestKind } from '../../../../core/mirror/mirror-request.ts'
 import { MirrorState } from '../../../../core/mirror/mirror-state.ts'
 import { RegionSet } from '../../../../core/mirror/region-set.ts'
-import { byteLength, byteOffset } from '../../../../core/units.ts'
+import { byteLength, byteOffset, epoch } from '../../../../core/units.ts'
 import { ms, replicaOn } from './samples.ts'
 
 const REGIONS = 32
@@ -42,6 +42,11 @@ export class Primary {
 
   disconnect(letter: string): void {
     this.state.disconnected(replicaOn(letter))
+  }
+
+  /** The volume is opened after every replica has lost what was not flushed. */
+  loseUnflushed(): void {
+    this.state.opened(epoch(1), [epoch(1), epoch(1)])
   }
 
   submit(kind: RequestKind, offset = 0, length = 4096, durable = false): MirrorRequest {
