@@ -63,7 +63,10 @@ export class NodeDiskFile implements DiskFile {
     const cachedRead = await loadCachedRead()
     const fd = await lanes.run(() => openQuietly(path, flags))
     const file = new NodeDiskFile(fd, path, punch, lanes, cachedRead)
-    if ((await file.#call(() => statAsync(fd))).isFile()) return file
+    if ((await file.#call(() => statAsync(fd))).isFile()) {
+      if (cachedRead?.prepare(fd) === false) file.#cachedRead = null
+      return file
+    }
     await file.close()
     throw Object.assign(new Error(`EINVAL: '${path}' is not a regular file`), { code: 'EINVAL', path })
   }
@@ -94,7 +97,7 @@ export class NodeDiskFile implements DiskFile {
 
   readAtOnce(into: Uint8Array, position: ByteOffset): boolean {
     if (this.#cachedRead === null || this.#closing) return false
-    const outcome = this.#cachedRead(this.#fd, into, position)
+    const outcome = this.#cachedRead.read(this.#fd, into, position)
     if (outcome === 'impossible') this.#cachedRead = null
     return outcome === 'done'
   }

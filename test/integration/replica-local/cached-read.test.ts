@@ -5,12 +5,30 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { byteOffset } from '../../../core/units.ts'
-import { loadCachedRead } from '../../../datapath/disk/cached-read.ts'
+import { checkFor, loadCachedRead } from '../../../datapath/disk/cached-read.ts'
 import { NodeDisk } from '../../../datapath/disk/node-disk.ts'
 import { type DiskFile } from '../../../core/ports/disk.ts'
 
 const run = promisify(execFile)
 const PAGE = 4096
+const PAGES = 64
+
+describe('the kernels on which cached bytes are read at once', () => {
+  for (const [kernel, check] of [
+    ['4.4.0', 'impossible'],
+    ['4.14.0', 'none needed'],
+    ['4.19.0+1', 'none needed'],
+    ['5.10.0-28-amd64', 'none needed'],
+    ['5.11.0', 'impossible'],
+    ['6.1.0-18-amd64', 'impossible'],
+    ['6.5.0', 'cachestat'],
+    ['6.18.5', 'cachestat'],
+    ['10.0', 'cachestat'],
+    ['unknown', 'impossible'],
+  ] as const) {
+    it(`${kernel}: ${check}`, () => assert.equal(checkFor(kernel), check))
+  }
+})
 
 describe('a read of what the system has in memory', function () {
   this.timeout(30_000)
@@ -27,7 +45,7 @@ describe('a read of what the system has in memory', function () {
     directory = await mkdtemp(join(tmpdir(), 'xosan-cached-'))
     path = join(directory, 'file')
     file = await (await NodeDisk.open(directory)).open('file', true)
-    await file.write(new Uint8Array(4 * PAGE).fill(7), byteOffset(0))
+    await file.write(new Uint8Array(PAGES * PAGE).fill(7), byteOffset(0))
   })
 
   afterEach(async () => {
@@ -57,8 +75,33 @@ describe('a read of what the system has in memory', function () {
     assert.equal(file.readAtOnce!(Buffer.alloc(PAGE), byteOffset(PAGE)), true)
   })
 
+  const isThere = (page: number): boolean => file.readAtOnce!(Buffer.alloc(PAGE), byteOffset(page * PAGE))
+
+  it('does not begin to read what is not in memory', async () => {
+    await forget()
+    assert.equal(isThere(1), false)
+    // As long as a read of the disk takes.
+    await file.read(Buffer.alloc(PAGE), byteOffset(3 * PAGE))
+    assert.equal(isThere(1), false)
+  })
+
+  it('is left to the disk when only a part is in memory, and does not begin to read the other', async () => {
+    await forget()
+    await file.read(Buffer.alloc(PAGE), byteOffset(PAGE))
+    assert.equal(file.readAtOnce!(Buffer.alloc(2 * PAGE), byteOffset(PAGE)), false)
+    await file.read(Buffer.alloc(PAGE), byteOffset(3 * PAGE))
+    assert.deepEqual([1, 2].map(isThere), [true, false])
+  })
+
+  it('is of a file that the kernel does not read ahead of those who read it', async () => {
+    await forget()
+    for (const page of [0, 1]) await file.read(Buffer.alloc(PAGE), byteOffset(page * PAGE))
+    await file.read(Buffer.alloc(PAGE), byteOffset((PAGES - 1) * PAGE))
+    assert.deepEqual([0, 1, 2, 3, 4].map(isThere), [true, true, false, false, false])
+  })
+
   it('is left to `read` beyond the end of the file, which fills with zeros there', () => {
-    assert.equal(file.readAtOnce!(Buffer.alloc(2 * PAGE), byteOffset(3 * PAGE)), false)
+    assert.equal(file.readAtOnce!(Buffer.alloc(2 * PAGE), byteOffset((PAGES - 1) * PAGE)), false)
   })
 
   it('is not done on a file that is closed', async () => {
