@@ -5,16 +5,14 @@ import { HandshakeStream } from '../nbd-socket/handshake-stream.ts'
 import { type CloseReason, type ServerEvent } from './close-reason.ts'
 import { type ConnectionInfo, type ExportResolver, type OpenedExport } from './export.ts'
 import { type Agreement, ServerHandshake } from './handshake.ts'
-import { type InFlightBudget } from './in-flight-budget.ts'
 import { type NbdLimits } from './limits.ts'
 import { type Greeted } from './start-tls.ts'
-import { Transmission } from './transmission.ts'
+import { type SharedByConnections, Transmission } from './transmission.ts'
 
 /** What all connections of a server share. */
-export interface ServerContext {
+export interface ServerContext extends SharedByConnections {
   readonly clock: Clock
   readonly limits: NbdLimits
-  readonly budget: InFlightBudget
   readonly log: (event: ServerEvent) => void
 }
 
@@ -102,10 +100,10 @@ export class Connection {
 
   /** Resolves when no request is under way any more and none will come. */
   #transmit(queue: ReturnType<HandshakeStream['release']>, agreement: Agreement): Promise<void> {
-    const { limits, budget, log } = this.#context
+    const { limits, log } = this.#context
     return new Promise(resolve => {
       let failureLogged = false
-      const transmission = new Transmission(this.#socket, queue, agreement, limits, budget, {
+      const transmission = new Transmission(this.#socket, queue, agreement, limits, this.#context, {
         ending: reason => (this.#reason ??= reason),
         drained: () => {
           transmission.flushReplies()

@@ -9,6 +9,7 @@ import { type CloseReason, type ServerEvent } from './close-reason.ts'
 import { Connection, type ServerContext } from './connection.ts'
 import { type ConnectionInfo, type ExportResolver } from './export.ts'
 import { InFlightBudget } from './in-flight-budget.ts'
+import { ReadBuffers } from './read-buffers.ts'
 import { DEFAULT_LIMITS, type NbdLimits } from './limits.ts'
 import { listenOnAddress, listenOnLoopback, listenOnUnixSocket } from './listening.ts'
 import { type Greeted, startTls } from './start-tls.ts'
@@ -56,7 +57,8 @@ export class NbdServer {
   constructor({ exports, clock, log, limits }: NbdServerOptions) {
     const all = { ...DEFAULT_LIMITS, ...limits }
     this.#exports = exports
-    this.#context = { clock, log, limits: all, budget: new InFlightBudget(all.serverBytesMax) }
+    const budget = new InFlightBudget(all.serverBytesMax)
+    this.#context = { clock, log, limits: all, budget, buffers: new ReadBuffers() }
   }
 
   /** Connections that are open or still have requests under way. */

@@ -56,8 +56,8 @@ export class ReplySender {
     this.#writer.message(ticket.cost)
   }
 
-  /** @param data handed over until they are written */
-  data(ticket: Ticket, offset: number, data: Uint8Array): void {
+  /** @param data handed over until `taken` is called */
+  data(ticket: Ticket, offset: number, data: Uint8Array, taken?: () => void): void {
     if (!this.#structured) {
       this.#simple(0, ticket)
     } else if (data.length === 0) {
@@ -68,7 +68,7 @@ export class ReplySender {
       const at = this.#writer.reserve(OFFSET_BYTES)
       encodeDataOffset(this.#writer.slab, at, offset)
     }
-    if (data.length > 0) this.#writer.append(data)
+    if (data.length > 0) this.#writer.append(data, taken)
     this.#writer.message(ticket.cost)
   }
 

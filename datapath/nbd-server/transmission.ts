@@ -12,6 +12,7 @@ import { type Agreement } from './handshake.ts'
 import { type InFlightBudget } from './in-flight-budget.ts'
 import { type NbdLimits } from './limits.ts'
 import { AT_ONCE_MAX, ReplySender, type Ticket } from './reply-sender.ts'
+import { type ReadBuffers } from './read-buffers.ts'
 import { RequestReader, type RequestSink } from './request-reader.ts'
 import { isChange, type Refusal, refusalOfRequest } from './request-rules.ts'
 
@@ -23,6 +24,12 @@ const STATUS_BYTES_MAX = 256 * 1024 * 1024
 const STATUS_COST = 1024 * 1024
 /** A cookie below 2^53 is exact as a number. */
 const COOKIE_HIGH_END = 2 ** 21
+
+/** What the connections of one server have together. */
+export interface SharedByConnections {
+  readonly budget: InFlightBudget
+  readonly buffers: ReadBuffers
+}
 
 /** What a transmission tells the connection that it belongs to. */
 export interface TransmissionListener {
@@ -46,6 +53,7 @@ export class Transmission implements RequestSink {
   readonly #device: BlockDevice
   readonly #limits: NbdLimits
   readonly #budget: InFlightBudget
+  readonly #buffers: ReadBuffers
   readonly #listener: TransmissionListener
   readonly #policy: DurabilityPolicy
   readonly #reader: RequestReader
@@ -66,7 +74,7 @@ export class Transmission implements RequestSink {
     queue: ByteQueue,
     agreement: Agreement,
     limits: NbdLimits,
-    budget: InFlightBudget,
+    { budget, buffers }: SharedByConnections,
     listener: TransmissionListener
   ) {
     const { opened, structured, allocation } = agreement
@@ -74,6 +82,7 @@ export class Transmission implements RequestSink {
     this.#device = opened.device
     this.#limits = limits
     this.#budget = budget
+    this.#buffers = buffers
     this.#listener = listener
     this.#policy = new DurabilityPolicy(opened.durability)
     this.#reader = new RequestReader(queue, this)
@@ -190,10 +199,11 @@ export class Transmission implements RequestSink {
   async #readData(ticket: Ticket, offset: ByteOffset, length: number): Promise<void> {
     this.#calls++
     try {
-      // Not zeroed: a device fills the buffer or fails, and after a failure nothing of it is sent.
-      const into = Buffer.allocUnsafe(length)
+      // Not zeroed: a device fills the buffer or fails, and after a failure nothing of it is sent. Then the buffer is left to
+      // the device, as it is when another one is returned.
+      const into = this.#buffers.take(length)
       const data = length > 0 ? await this.#device.read(offset, into) : into
-      this.#replies.data(ticket, offset, data)
+      this.#replies.data(ticket, offset, data, data === into ? () => this.#buffers.giveBack(into) : undefined)
     } catch (error) {
       this.#fail(ticket, error, false)
     }

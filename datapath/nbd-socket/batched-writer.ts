@@ -50,6 +50,8 @@ export class BatchedWriter {
   #cost = 0
   #messages = 0
   #scheduled = false
+  /** Called when the kernel has taken this batch. */
+  #onTaken: (() => void)[] = []
   /** When the first message of the batch came, in milliseconds of a clock that runs on while the process is stopped. */
   #begunAt = 0
 
@@ -100,10 +102,14 @@ export class BatchedWriter {
     this.#used = at
   }
 
-  /** Adds data after what was reserved so far. They must not change until they are written. */
-  append(data: Uint8Array): void {
+  /**
+   * Adds data after what was reserved so far.
+   * @param taken called when they may change again: the kernel has them, or they are lost with the connection
+   */
+  append(data: Uint8Array, taken?: () => void): void {
     this.#closeRun()
     this.#parts.push(data)
+    if (taken !== undefined) this.#onTaken.push(taken)
   }
 
   /** Ends a message. @param cost in the sender's own measure */
@@ -135,8 +141,11 @@ export class BatchedWriter {
     this.#scheduled = false
     const slabs = this.#slabs
     this.#slabs = []
+    const onTaken = this.#onTaken
+    this.#onTaken = []
     const done = (): void => {
       this.#leave(slabs)
+      for (const taken of onTaken) taken()
       this.#written(cost, messages)
     }
     const last = parts.length - 1

@@ -4,6 +4,7 @@ import { type ErrorCode, XosanError } from '../../../core/errors.ts'
 import { Command, CommandFlag } from '../../../core/nbd-wire/constants.ts'
 import { type RequestHeader } from '../../../core/nbd-wire/request.ts'
 import { decodeBlockStatusPayload, decodeErrorPayload } from '../../../core/nbd-wire/structured-reply.ts'
+import { type ByteOffset } from '../../../core/units.ts'
 import { type DeviceCall, MemoryDevice } from '../../support/memory-device.ts'
 import { NbdRig, type NbdRigOptions } from '../../support/nbd-rig.ts'
 import { RawClient, requestBytes } from '../../support/nbd-raw.ts'
@@ -329,6 +330,27 @@ describe('the NBD server, serving requests', () => {
     client.request({ command: Command.read, offset: 5 * MIB, length: data.length })
     await client.simpleReply()
     assert.equal(Buffer.compare(await client.read(data.length), data), 0)
+    client.close()
+  })
+
+  it('hands a buffer that a device has kept to no other read', async () => {
+    const seen: ArrayBufferLike[] = []
+    class KeepingDevice extends MemoryDevice {
+      override async read(offset: ByteOffset, into: Uint8Array): Promise<Uint8Array> {
+        seen.push(into.buffer)
+        if (seen.length === 1) throw new XosanError('DISK_FAILED', { path: 'disk', reason: 'it hangs' })
+        return super.read(offset, seen.length === 2 ? new Uint8Array(into.length) : into)
+      }
+    }
+    rig = await NbdRig.start({ device: new KeepingDevice(SIZE) })
+    const client = await RawClient.transmitting(rig.path)
+    for (let cookie = 0; cookie < 6; cookie++) {
+      client.request({ command: Command.read, offset: 0, length: MIB, cookieLow: cookie })
+      assert.deepEqual(await client.simpleReply(), { error: cookie === 0 ? EIO : 0, cookie })
+      if (cookie > 0) await client.read(MIB)
+    }
+    const [failed, returnedAnother, ...others] = seen
+    assert.ok(!others.includes(failed!) && !others.includes(returnedAnother!) && failed !== returnedAnother)
     client.close()
   })
 
