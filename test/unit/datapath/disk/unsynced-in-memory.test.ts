@@ -39,6 +39,21 @@ describe('a disk that keeps un-synced writes in memory', () => {
     assert.deepEqual(await bytesOf(await disk.open('a', false), 64 * KIB), [1])
   })
 
+  it('shows what was not synced also to a read at once', async () => {
+    const file = await disk.open('a', true)
+    await write(file, 1)
+    await file.sync()
+    await write(file, 2, 8 * KIB, 4 * KIB)
+    await file.punch(byteOffset(16 * KIB), byteLength(4 * KIB))
+    const into = new Uint8Array(64 * KIB).fill(0xee)
+    // The disk below has it in memory at about every second look.
+    while (!file.readAtOnce!(into, byteOffset(0)));
+    assert.deepEqual(
+      [0, 8, 12, 16, 20].map(at => into[at * KIB]),
+      [1, 2, 1, 0, 1]
+    )
+  })
+
   it('keeps what was not synced while nobody has the file open, under any name', async () => {
     const file = await disk.open('a', true)
     await write(file, 1)
